@@ -6,9 +6,9 @@ import { describe } from "vitest"
 import {
   Archive,
   coreLayer,
-  type CoreLimitValues,
   CoreLimits,
   coreLimits,
+  type CoreLimitValues,
   Feed,
   type FeedEvent,
   Hub,
@@ -255,9 +255,18 @@ describe("Feed", () => {
         fc.asyncProperty(
           fc.array(
             fc.oneof(
-              { weight: 6, arbitrary: fc.record({ do: fc.constant("frames" as const), n: fc.integer({ min: 1, max: 6 }) }) },
-              { weight: 2, arbitrary: fc.record({ do: fc.constant("pause" as const), n: fc.integer({ min: 0, max: 3 }) }) },
-              { weight: 1, arbitrary: fc.record({ do: fc.constant("gap" as const), n: fc.integer({ min: 1, max: 30 }) }) },
+              {
+                weight: 6,
+                arbitrary: fc.record({ do: fc.constant("frames" as const), n: fc.integer({ min: 1, max: 6 }) })
+              },
+              {
+                weight: 2,
+                arbitrary: fc.record({ do: fc.constant("pause" as const), n: fc.integer({ min: 0, max: 3 }) })
+              },
+              {
+                weight: 1,
+                arbitrary: fc.record({ do: fc.constant("gap" as const), n: fc.integer({ min: 1, max: 30 }) })
+              },
               { weight: 1, arbitrary: fc.record({ do: fc.constant("reboot" as const), n: fc.constant(0) }) },
               {
                 weight: 4,
@@ -281,12 +290,18 @@ describe("Feed", () => {
                 let [epoch, index] = [0, 0]
                 let publisher = yield* connect("0")
                 const sent: Array<{ readonly at: Position; readonly next: number; readonly word: string }> = []
-                const joins: Array<{ readonly from: Position; readonly events: Array<FeedEvent>; fiber: Fiber.Fiber<void, unknown> }> = []
+                const joins: Array<
+                  { readonly from: Position; readonly events: Array<FeedEvent>; fiber: Fiber.Fiber<void, unknown> }
+                > = []
                 for (const step of script) {
                   if (step.do === "frames") {
                     for (const frame of makeFrames(step.n, { epoch, from: index })) {
                       assert.isUndefined(publisher.accept(frame.bytes))
-                      sent.push({ at: { epoch, index: frame.first }, next: frame.next, word: `${epoch}:${frame.first}+10` })
+                      sent.push({
+                        at: { epoch, index: frame.first },
+                        next: frame.next,
+                        word: `${epoch}:${frame.first}+10`
+                      })
                       index = frame.next
                     }
                   } else if (step.do === "pause") yield* Effect.sleep(step.n)
@@ -302,7 +317,11 @@ describe("Feed", () => {
                       startImmediately: step.n % 2 === 0
                     })
                     // Where "now" is, is decided when the feed starts.
-                    joins.push({ from: step.from === "now" && step.n % 2 === 1 ? { epoch: -1, index: 0 } : at, events, fiber })
+                    joins.push({
+                      from: step.from === "now" && step.n % 2 === 1 ? { epoch: -1, index: 0 } : at,
+                      events,
+                      fiber
+                    })
                   }
                 }
                 yield* sessions.end(id, { key: ingestKey })

@@ -157,37 +157,6 @@ export class Feed extends Tag {
       const archive = yield* Archive
       const limits = yield* CoreLimits
 
-      const positionOf = (live: Live, from: From): Position =>
-        from === "start" ? { epoch: 0, index: 0 } : from === "now" ? live.head : from
-
-      /** One step among the live: ring, then viewers, all at once. Returns when full, when ended, when interrupted. */
-      const follow = (live: Live, cursor: Cursor, onCaughtUp: () => void): Effect.Effect<void> =>
-        Effect.callback((resume) => {
-          live.replay(cursor.next, (frame) => {
-            cursor.frame(frame)
-            return !cursor.isFull
-          })
-          if (!cursor.isFull) onCaughtUp()
-          if (cursor.isFull || live.ended !== undefined) return resume(Effect.void)
-          const leave = (): void => {
-            live.viewers.delete(cursor)
-          }
-          cursor.onStop = () => {
-            cursor.onStop = () => {}
-            leave()
-            // Not now: we are in the middle of an event, and whoever resumes would come in again before its end.
-            queueMicrotask(() => resume(Effect.void))
-          }
-          live.viewers.add(cursor)
-          return Effect.sync(leave)
-        })
-
-      const moved = (live: Live): Effect.Effect<void> =>
-        Effect.callback((resume) => {
-          const forget = live.onMove(() => queueMicrotask(() => resume(Effect.void)))
-          return Effect.sync(forget)
-        })
-
       /** Sends one page of stored frames. When there is none before the watermark, only a gap is left up to there. */
       const sendPage = Effect.fnUntraced(function*(live: Live, cursor: Cursor, drain: Effect.Effect<void>) {
         const durable = live.durable
@@ -267,6 +236,37 @@ export class Feed extends Tag {
     })
   )
 }
+
+const positionOf = (live: Live, from: From): Position =>
+  from === "start" ? { epoch: 0, index: 0 } : from === "now" ? live.head : from
+
+/** One step among the live: ring, then viewers, all at once. Returns when full, when ended, when interrupted. */
+const follow = (live: Live, cursor: Cursor, onCaughtUp: () => void): Effect.Effect<void> =>
+  Effect.callback((resume) => {
+    live.replay(cursor.next, (frame) => {
+      cursor.frame(frame)
+      return !cursor.isFull
+    })
+    if (!cursor.isFull) onCaughtUp()
+    if (cursor.isFull || live.ended !== undefined) return resume(Effect.void)
+    const leave = (): void => {
+      live.viewers.delete(cursor)
+    }
+    cursor.onStop = () => {
+      cursor.onStop = () => {}
+      leave()
+      // Not now: we are in the middle of an event, and whoever resumes would come in again before its end.
+      queueMicrotask(() => resume(Effect.void))
+    }
+    live.viewers.add(cursor)
+    return Effect.sync(leave)
+  })
+
+const moved = (live: Live): Effect.Effect<void> =>
+  Effect.callback((resume) => {
+    const forget = live.onMove(() => queueMicrotask(() => resume(Effect.void)))
+    return Effect.sync(forget)
+  })
 
 const retries = Schedule.min([Schedule.exponential("50 millis"), Schedule.spaced("1 second")])
 

@@ -11,8 +11,8 @@
 import {
   checkBlock,
   fitsIndex,
-  frameError,
   type FrameError,
+  frameError,
   type GapReason,
   indexMax,
   isFrameError,
@@ -147,7 +147,10 @@ export class Intake {
       return frameError(count.name, `Cannot accept the frame at ${this.epoch}:${index}: ${lowerFirst(count.message)}`)
     }
     if (!fitsIndex(index, count)) {
-      return frameError("BadFrame", `Cannot accept the frame at ${this.epoch}:${index}: its last index is over ${indexMax}`)
+      return frameError(
+        "BadFrame",
+        `Cannot accept the frame at ${this.epoch}:${index}: its last index is over ${indexMax}`
+      )
     }
     const next = index + count
     if (index >= this.shown) return this.takeNew(index, next, t0, message)

@@ -2,7 +2,7 @@
  * One connection of a device to its session: what a door holds while the device sends. Made by `Sessions.publish`,
  * gone with its scope. There is at most one per session here; the newest wins.
  */
-import { codes, frameError, type FrameError } from "@thrum/protocol"
+import { codes, type FrameError, frameError } from "@thrum/protocol"
 import type { Appended } from "./Archive.ts"
 import type { Intake, IntakePeer } from "./Intake.ts"
 import type { Live } from "./Live.ts"

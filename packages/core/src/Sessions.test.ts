@@ -5,9 +5,9 @@ import { describe } from "vitest"
 import {
   Archive,
   coreLayer,
-  type CoreLimitValues,
   CoreLimits,
   coreLimits,
+  type CoreLimitValues,
   Hub,
   type Publisher,
   type PublisherPeer,
@@ -165,7 +165,9 @@ describe("Sessions", () => {
         const cut = frame!.bytes.subarray(0, frame!.bytes.length - 3)
         const spoilt = frame!.bytes.slice()
         spoilt[spoilt.indexOf(0xc4) + 2] = 0xff // the lead byte of the block
-        const refusals = [cut, spoilt, new Uint8Array([1, 2, 3]), new Uint8Array()].map((bytes) => publisher.accept(bytes))
+        const refusals = [cut, spoilt, new Uint8Array([1, 2, 3]), new Uint8Array()].map((bytes) =>
+          publisher.accept(bytes)
+        )
         for (const refusal of refusals) assert.isTrue(isFrameError(refusal))
         assert.strictEqual(publisher.received, 0)
       })
@@ -186,7 +188,7 @@ describe("Sessions", () => {
         acceptAll(reborn, makeFrames(2, { epoch: 1 }))
         yield* until(() => reborn.durable === 20)
         assert.strictEqual((yield* Effect.flip(connect("1")))._tag, "StaleEpoch")
-        assert.deepStrictEqual((yield* stored(id)).map(([epoch]) => epoch).sort().at(-1), 1)
+        assert.strictEqual((yield* stored(id)).at(-1)?.[0], 1)
       })
     ))
 

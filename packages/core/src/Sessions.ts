@@ -121,12 +121,6 @@ export class Sessions extends Tag {
         return made
       }
 
-      const refuseUnlessKey = (
-        record: SessionRecord,
-        key: string | undefined
-      ): Effect.Effect<void, KeyRefused> =>
-        key !== undefined && isIngestKey(key, record.keyHash) ? Effect.void : Effect.fail(new KeyRefused({ id: record.id }))
-
       const intakeOf = Effect.fnUntraced(function*(live: Live, bootId: string) {
         if (live.ended !== undefined) return yield* new SessionEnded({ id: live.id })
         const known = live.intake
@@ -256,3 +250,9 @@ export class Sessions extends Tag {
     })
   )
 }
+
+const refuseUnlessKey = (
+  record: SessionRecord,
+  key: string | undefined
+): Effect.Effect<void, KeyRefused> =>
+  key !== undefined && isIngestKey(key, record.keyHash) ? Effect.void : Effect.fail(new KeyRefused({ id: record.id }))

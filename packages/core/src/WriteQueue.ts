@@ -6,7 +6,7 @@
  * frame is not taken. A group that fails is tried again, the same, until the archive takes it; the archive's watermark
  * makes that safe.
  */
-import { Cause, Context, Effect, Layer, Latch, Schedule } from "effect"
+import { Cause, Context, Effect, Latch, Layer, Schedule } from "effect"
 import { type Append, type Appended, Archive, type Chunk } from "./Archive.ts"
 import type { Frame } from "./Frame.ts"
 import type { EpochStart } from "./Intake.ts"
@@ -142,7 +142,9 @@ export class WriteQueue extends Tag {
           } else yield* commit()
         }
       }).pipe(
-        Effect.tapCause((cause) => Cause.hasInterruptsOnly(cause) ? Effect.void : Effect.logError("Writer died", cause)),
+        Effect.tapCause((cause) =>
+          Cause.hasInterruptsOnly(cause) ? Effect.void : Effect.logError("Writer died", cause)
+        ),
         Effect.forkScoped
       )
       // Added after the fork, hence run before the fiber is interrupted.
