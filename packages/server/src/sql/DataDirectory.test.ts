@@ -1,6 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
+import { chmodSync, mkdtempSync, rmSync, statSync } from "node:fs"
+import { tmpdir } from "node:os"
 import { join, resolve } from "node:path"
-import { dataDirectoryOf, embeddedPostgresDirectory } from "./DataDirectory.ts"
+import { dataDirectoryOf, embeddedPostgresDirectory, letThrough } from "./DataDirectory.ts"
 
 const home = resolve("/home/ada")
 
@@ -25,5 +27,19 @@ describe("DataDirectory", () => {
 
   it("embeddedPostgresDirectory() names the major version", () => {
     assert.strictEqual(embeddedPostgresDirectory(home), join(home, "postgres-18"))
+  })
+
+  it("letThrough() opens a directory of root's to those who pass, and touches no other", async () => {
+    const directory = mkdtempSync(join(tmpdir(), "thrum-data-"))
+    try {
+      await letThrough(directory)
+      assert.strictEqual(statSync(directory).mode & 0o777, process.getuid?.() === 0 ? 0o701 : 0o700)
+      chmodSync(directory, 0o755)
+      await letThrough(directory)
+      assert.strictEqual(statSync(directory).mode & 0o777, 0o755)
+      await letThrough(join(directory, "missing"))
+    } finally {
+      rmSync(directory, { recursive: true })
+    }
   })
 })

@@ -1,6 +1,7 @@
 /**
- * Where Thrum keeps its data when nobody says otherwise. Holds nothing and creates nothing: names only.
+ * Where Thrum keeps its data when nobody says otherwise, and that the database can get there.
  */
+import { chmod, stat } from "node:fs/promises"
 import { homedir } from "node:os"
 import { isAbsolute, join, resolve } from "node:path"
 
@@ -33,3 +34,15 @@ export const dataDirectoryOf = (source: DataDirectorySource = fromProcess()): st
 
 /** The embedded database's own directory inside Thrum's. Named by the major version: another one cannot read it. */
 export const embeddedPostgresDirectory = (dataDirectory: string): string => join(dataDirectory, "postgres-18")
+
+/**
+ * Lets others through a data directory that exists and that this process, as root, owns: `mktemp -d` and a strict umask
+ * make it mode 700, and PostgreSQL runs as somebody else. Nobody can list it then, and what lies in it has modes of its
+ * own. What lies above it is not ours to open.
+ */
+export const letThrough = async (dataDirectory: string): Promise<void> => {
+  const found = process.getuid?.() === 0 ? await stat(dataDirectory).catch(() => undefined) : undefined
+  if (found?.isDirectory() === true && found.uid === 0 && (found.mode & 0o001) === 0) {
+    await chmod(dataDirectory, (found.mode & 0o777) | 0o001)
+  }
+}

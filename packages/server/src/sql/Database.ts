@@ -6,7 +6,7 @@ import type { Archive } from "@thrum/core"
 import { Migrations, SqlArchive } from "@thrum/core/sql"
 import { PgClient } from "@effect/sql-pg"
 import { Effect, Fiber, Layer, type Redacted, Schedule } from "effect"
-import { embeddedPostgresDirectory } from "./DataDirectory.ts"
+import { embeddedPostgresDirectory, letThrough } from "./DataDirectory.ts"
 import { type EmbeddedPostgresError, startEmbeddedPostgres } from "./EmbeddedPostgres.ts"
 
 /** Connections of one instance: one writes, the rest serve reads. */
@@ -41,8 +41,8 @@ export const layerUrl = (url: Redacted.Redacted): Layer.Layer<Archive> =>
 /** The archive on the embedded PostgreSQL, which stops when the layer closes. */
 export const layerEmbedded = (dataDir: string): Layer.Layer<Archive, EmbeddedPostgresError> =>
   Layer.unwrap(
-    Effect.map(
-      startEmbeddedPostgres({ dataDir: embeddedPostgresDirectory(dataDir) }),
-      ({ url }) => layerUrl(url)
+    Effect.promise(() => letThrough(dataDir)).pipe(
+      Effect.andThen(startEmbeddedPostgres({ dataDir: embeddedPostgresDirectory(dataDir) })),
+      Effect.map(({ url }) => layerUrl(url))
     )
   )
