@@ -1,0 +1,4 @@
+import { Archive } from "./Archive.ts"
+import { archiveSuite } from "./testing/mod.ts"
+
+archiveSuite("MemoryArchive", Archive.layerMemory)
