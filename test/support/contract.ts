@@ -5,7 +5,7 @@
 import * as Yaml from "effect/encoding/Yaml"
 import { readFileSync } from "node:fs"
 import { get, type IncomingMessage } from "node:http"
-import { type Document, OpenAPIValidator, SetMatchType } from "openapi-backend"
+import { OpenAPIValidator, SetMatchType } from "openapi-backend"
 
 type Json = Readonly<Record<string, unknown>>
 
@@ -51,7 +51,9 @@ const expectationOf = (method: string, pathname: string): Expectation => {
   }) ?? []
   if (template === undefined) return { name: `${method} ${pathname}`, responses: { 404: responses["RouteNotFound"] } }
   const operation = objectOf(item)[method === "HEAD" ? "get" : method.toLowerCase()]
-  if (operation !== undefined) return { name: `${method} ${template}`, responses: objectOf(objectOf(operation)["responses"]) }
+  if (operation !== undefined) {
+    return { name: `${method} ${template}`, responses: objectOf(objectOf(operation)["responses"]) }
+  }
   return {
     name: `${method} ${template}`,
     responses: method === "OPTIONS" ? { 204: responses["Preflight"] } : { 405: responses["MethodNotAllowed"] }
@@ -69,6 +71,7 @@ const validatorOf = (about: { readonly headers: Json } | { readonly schema: Json
   if (known !== undefined) return known
   const made = new OpenAPIValidator({
     // The library reads only JSON bodies of one operation: here each schema is made one of those.
+    // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- its type wants every schema spelt out
     definition: {
       openapi: "3.0.3",
       info: { title: "One answer", version: "1" },
@@ -84,7 +87,7 @@ const validatorOf = (about: { readonly headers: Json } | { readonly schema: Json
           }
         }
       }
-    } as unknown as Document, // its type wants every schema spelt out
+    } as unknown as ConstructorParameters<typeof OpenAPIValidator>[0]["definition"],
     ajvOpts: { strict: false, allErrors: true, formats: { "date-time": dateTime, binary: true } }
   })
   validators.set(key, made)
@@ -133,7 +136,9 @@ export const answersSeen: ReadonlySet<string> = seen
 /** Every answer that an operation declares, written alike. */
 export const answersDeclared: ReadonlyArray<string> = Object.entries(paths).flatMap(([template, item]) =>
   Object.entries(objectOf(item)).flatMap(([method, operation]) =>
-    Object.keys(objectOf(objectOf(operation)["responses"])).map((status) => `${method.toUpperCase()} ${template} ${status}`)
+    Object.keys(objectOf(objectOf(operation)["responses"])).map((status) =>
+      `${method.toUpperCase()} ${template} ${status}`
+    )
   )
 )
 
@@ -185,6 +190,12 @@ export const checkedFetch = async (base: string, path: string, init: RequestInit
   return new Response(body.length === 0 ? null : body, { status: answer.status, headers: answer.headers })
 }
 
+const answerOf = (message: IncomingMessage, body: Uint8Array<ArrayBuffer>): Answer => ({
+  status: message.statusCode ?? 0,
+  headers: new Headers(Object.entries(message.headers).map(([name, value]) => [name, String(value)])),
+  body
+})
+
 /** Asks for a WebSocket, closes it at once when it comes, and throws when the answer is not as the contract says. */
 export const checkedUpgrade = async (base: string, path: string): Promise<Answer> => {
   const answer = await new Promise<Answer>((resolve, reject) => {
@@ -195,11 +206,6 @@ export const checkedUpgrade = async (base: string, path: string): Promise<Answer
       "sec-websocket-key": Buffer.alloc(16, 1).toString("base64"),
       "sec-websocket-protocol": "thrum.v1"
     }
-    const answerOf = (message: IncomingMessage, body: Uint8Array<ArrayBuffer>): Answer => ({
-      status: message.statusCode ?? 0,
-      headers: new Headers(Object.entries(message.headers).map(([name, value]) => [name, String(value)])),
-      body
-    })
     get(`${base}${path}`, { headers })
       .on("upgrade", (message, socket) => {
         socket.destroy()

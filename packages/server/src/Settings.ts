@@ -1,5 +1,6 @@
 /** What an operator sets, from the environment: the whole list. */
-import { Config, Option, type Redacted } from "effect"
+import { Config, Option, type Redacted, Schema } from "effect"
+import { resolve } from "node:path"
 import { dataDirectoryOf } from "./sql/DataDirectory.ts"
 
 export interface Settings {
@@ -15,16 +16,25 @@ export interface Settings {
   readonly publicUrl: string | undefined
 }
 
-const optional = <A>(config: Config.Config<A>): Config.Config<A | undefined> =>
-  Config.map(Config.option(config), Option.getOrUndefined)
+/** A variable that is set to nothing counts as not set: that is how most platforms unset one. */
+const isSet = (name: string): Config.Config<boolean> =>
+  Config.option(Config.String(name)).pipe(Config.map((value) => Option.getOrElse(value, () => "") !== ""))
+
+const orElse = <A, B>(
+  name: string,
+  config: (name: string) => Config.Config<A>,
+  otherwise: () => B
+): Config.Config<A | B> =>
+  isSet(name).pipe(Config.flatMap((set): Config.Config<A | B> => set ? config(name) : Config.succeed(otherwise())))
+
+const none = (): undefined => undefined
+const portSchema = Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 65_535 }))
 
 /** The settings, or which of them cannot be read and why. */
 export const settings: Config.Config<Settings> = Config.all({
-  port: Config.Port("PORT").pipe(Config.withDefault(8080)),
-  host: Config.NonEmptyString("HOST").pipe(Config.withDefault("127.0.0.1")),
-  dataDir: Config.NonEmptyString("THRUM_DATA_DIR").pipe(
-    Config.orElse(() => Config.succeed(dataDirectoryOf()))
-  ),
-  databaseUrl: optional(Config.Redacted("DATABASE_URL")),
-  publicUrl: optional(Config.URL("PUBLIC_URL")).pipe(Config.map((url) => url?.href.replace(/\/+$/, "")))
+  port: orElse("PORT", (name) => Config.schema(portSchema, name), () => 8080),
+  host: orElse("HOST", Config.String, () => "127.0.0.1"),
+  dataDir: orElse("THRUM_DATA_DIR", Config.String, dataDirectoryOf).pipe(Config.map((path) => resolve(path))),
+  databaseUrl: orElse("DATABASE_URL", Config.Redacted, none),
+  publicUrl: orElse("PUBLIC_URL", Config.URL, none).pipe(Config.map((url) => url?.href.replace(/\/+$/, "")))
 })
