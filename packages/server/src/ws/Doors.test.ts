@@ -195,6 +195,27 @@ describe("the device's door", () => {
     await again.close()
   })
 
+  it("an end that crosses a rewind waits for what comes again", async () => {
+    const { base, id, key, trouble } = await open({ queueBytesMax: 3000 })
+    const device = await Device.connect(`${base}/ingest/${id}`, key)
+    trouble.hold()
+    for (const frame of sent) device.send(frame.bytes)
+    device.send(encodeEnd(500))
+    await until("received", () => device.received === 500)
+    trouble.release()
+    const rewound = (): number => device.frames.findLast((frame) => frame.kind === kinds.rewind)?.next ?? -1
+    let next = -1
+    await until("the end", () => {
+      if (rewound() !== next) {
+        next = rewound()
+        for (const frame of sent.filter((one) => one.next > next)) device.send(frame.bytes)
+      }
+      return device.closed !== undefined
+    })
+    assert.strictEqual(device.closed?.code, 1000, device.closed?.reason)
+    assert.strictEqual(device.durable, 500)
+  })
+
   it("answers a time frame with its own clock", async () => {
     const { base, id, key } = await open()
     const device = await Device.connect(`${base}/ingest/${id}`, key)

@@ -75,6 +75,15 @@ export const servePublisher: (
   open.add(door)
   yield* Effect.addFinalizer(() => Effect.sync(() => open.delete(door)))
 
+  let final: number | undefined
+  // An end that crosses a rewind on its way waits until what was asked for has come again.
+  const endWhenResent = (): void => {
+    if (final === undefined || acks.isStopped || publisher.intake.isRewinding) return
+    acks.stop()
+    Deferred.doneUnsafe(outcome, Effect.succeed({ _tag: "End", final }))
+  }
+  acks.onProgress = endWhenResent
+
   ws.on("message", (data: Buffer, isBinary: boolean) => {
     if (acks.isStopped) return
     const refusal = isBinary ? take(data) : textRefusal
@@ -94,8 +103,8 @@ export const servePublisher: (
       case kinds.time:
         return sendOrRefuse(ws, encodeTime(frame.device, Date.now() * 1000))
       case kinds.end:
-        acks.stop()
-        Deferred.doneUnsafe(outcome, Effect.succeed({ _tag: "End", final: frame.index }))
+        final = frame.index
+        endWhenResent()
         return undefined
       default:
         return frameError("HelloExpected", "Cannot accept a second hello: the connection has its epoch")
@@ -146,6 +155,8 @@ const sendOrRefuse = (ws: WebSocket, bytes: Uint8Array): FrameError | undefined 
 /** When acks leave: see the top of this file. */
 class AckPacer {
   isStopped = false
+  /** Called after `received` or `durable` moved. */
+  onProgress: () => void = () => {}
   readonly peer: PublisherPeer
   private readonly ws: WebSocket
   private publisher: Publisher | undefined
@@ -157,7 +168,10 @@ class AckPacer {
   constructor(ws: WebSocket) {
     this.ws = ws
     this.peer = {
-      onProgress: () => this.progress(),
+      onProgress: () => {
+        this.progress()
+        this.onProgress()
+      },
       onRewind: (next) => {
         // The ack first: it says what is durable; then the rewind counts `received` from `next`.
         this.send()

@@ -32,8 +32,10 @@ import type { Upgraded } from "./Upgrade.ts"
 
 /** Bytes a viewer may leave unread before it is set aside. */
 const viewerBytesMax = 1024 * 1024
-/** Milliseconds a viewer that was set aside has to read before it is cut. */
+/** Milliseconds a viewer that was set aside has to read before it is refused. */
 const drainWaitMs = 60_000
+/** And then to read why, before it is cut. */
+const closeWaitMs = 1500
 
 /** How a viewer wants to see. */
 export interface ViewerWish {
@@ -73,7 +75,7 @@ export const serveViewer: (
     send: wish.format === "json" ?
       (event) => write(ws, socket, jsonOf(event, info)) :
       (event) => write(ws, socket, bytesOf(event)),
-    drained: drained(ws, socket)
+    drained: drained(ws, socket, wish.format)
   }
   yield* feed.attach(live, from, wish.policy, sink).pipe(
     Effect.andThen(Effect.sync(() => ws.close(1000, "The session has ended"))),
@@ -120,23 +122,28 @@ const uncorkAll = (): void => {
 }
 
 /** Returns when the viewer has read what was sent to it; cuts it off when it does not. */
-const drained = (ws: WebSocket, socket: Socket): Effect.Effect<void> =>
+const drained = (ws: WebSocket, socket: Socket, format: ViewerWish["format"]): Effect.Effect<void> =>
   Effect.callback<void>((resume) => {
     const go = (): void => resume(Effect.void)
     // Corked bytes leave at the end of this turn; only then is there something to drain.
-    setImmediate(() => {
+    const turn = setImmediate(() => {
       if (socket.writableLength === 0) go()
       else socket.once("drain", go)
     })
-    return Effect.sync(() => socket.off("drain", go))
+    return Effect.sync(() => {
+      clearImmediate(turn)
+      socket.off("drain", go)
+    })
   }).pipe(Effect.timeoutOrElse({
     duration: drainWaitMs,
     orElse: () =>
       Effect.sync(() => {
         refuse(
           ws,
-          frameError("SlowReader", `Cannot go on: ${ws.bufferedAmount} bytes were not read in ${drainWaitMs} ms`)
+          frameError("SlowReader", `Cannot go on: ${ws.bufferedAmount} bytes were not read in ${drainWaitMs} ms`),
+          format
         )
-        ws.terminate()
+        // The words wait behind what was not read: a moment for a peer that wakes up now, then the line is cut.
+        setTimeout(() => ws.terminate(), closeWaitMs).unref()
       }).pipe(Effect.andThen(Effect.never))
   }))
