@@ -97,7 +97,7 @@ const validatorOf = (about: { readonly headers: Json } | { readonly schema: Json
 const told = (errors: unknown): string => JSON.stringify(errors, undefined, 1).slice(0, 2000)
 
 /** Throws unless `value` has the schema. */
-const mustBe = (what: string, schema: Json, value: unknown): void => {
+export const mustBe = (what: string, schema: Json, value: unknown): void => {
   const { errors } = validatorOf({ schema }).validateResponse(value, "answer", 200)
   if (errors !== null && errors !== undefined) throw new Error(`${what} is not as the contract says: ${told(errors)}`)
 }
@@ -122,7 +122,8 @@ const mustHaveHeaders = (what: string, declared: Json, headers: Headers): void =
   if (headers.get("access-control-allow-origin") !== "*") throw new Error(`${what} is not for every origin`)
 }
 
-const lines = (text: string): ReadonlyArray<string> => {
+/** The lines of a text that ends with one. */
+export const lines = (text: string): ReadonlyArray<string> => {
   if (!text.endsWith("\n")) throw new Error("The last line has no end")
   return text.slice(0, -1).split("\n")
 }
