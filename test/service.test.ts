@@ -143,8 +143,7 @@ describe("server processes on DATABASE_URL", () => {
 
   it("three at once on an empty database: all migrate safely, any of them serves any session", async () => {
     const env = { DATABASE_URL: Redacted.value(url) }
-    const servers = await Promise.all([startProcess(env), startProcess(env), startProcess(env)])
-    const [a, b, c] = servers as [typeof servers[0], typeof servers[0], typeof servers[0]]
+    const [a, b, c] = await Promise.all([startProcess(env), startProcess(env), startProcess(env)])
     const session = await create(a.url)
     const device = await Device.connect(ingest(a.url, session), session.ingestKey)
     await device.sendAll(frames.slice(0, 20))
@@ -162,7 +161,7 @@ describe("server processes on DATABASE_URL", () => {
     refused.send(encodeHello({ key: session.ingestKey, bootId: 1, next: 0 }))
     await until("the refusal", () => refused.closed !== undefined)
     assert.strictEqual(refused.closed?.code, 4005)
-    for (const server of servers) assert.strictEqual((await server.end("SIGTERM")).code, 0, server.output())
+    for (const server of [a, b, c]) assert.strictEqual((await server.end("SIGTERM")).code, 0, server.output())
   }, 90_000)
 
   it("the database stops: live goes on, readiness says no, durable stands still; it comes back: all is stored", async () => {

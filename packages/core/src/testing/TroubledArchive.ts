@@ -16,12 +16,13 @@ export interface Trouble {
   readonly groups: ReadonlyArray<ReadonlyArray<Append>>
 }
 
+const unavailable = (doing: string): ArchiveUnavailable => new ArchiveUnavailable({ doing, cause: "trouble" })
+
 /** An archive in memory with trouble, and the hand on it. */
 export const makeTroubledArchive = (): { readonly layer: Layer.Layer<Archive>; readonly trouble: Trouble } => {
   const latch = Latch.makeUnsafe(true)
   const groups: Array<ReadonlyArray<Append>> = []
   let [failures, areDone, readsFail] = [0, false, false]
-  const unavailable = (doing: string): ArchiveUnavailable => new ArchiveUnavailable({ doing, cause: "trouble" })
   const layer = Layer.effect(
     Archive,
     Effect.gen(function*() {

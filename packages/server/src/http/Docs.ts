@@ -17,6 +17,9 @@ const policy = [
   "connect-src 'self'"
 ].join("; ")
 
+// Fonts of another server; and tools that lead to one. Effect's type of these settings does not know the last two.
+const look = { withDefaultFonts: false, showDeveloperTools: "never", hideClientButton: true }
+
 /** Makes the effect that answers with the page. */
 export const makeDocs: Effect.Effect<
   Effect.Effect<HttpServerResponse.HttpServerResponse, never, HttpServerRequest.HttpServerRequest>,
@@ -25,7 +28,7 @@ export const makeDocs: Effect.Effect<
 > = Effect.gen(function*() {
   const { document } = yield* Contract
   const api = HttpApi.make("docs").annotate(OpenApi.Transform, () => ({ ...document }))
-  const layer = HttpApiScalar.layer(api, { path: "/docs", scalar: { withDefaultFonts: false } })
+  const layer = HttpApiScalar.layer(api, { path: "/docs", scalar: look })
   let page: HttpServerResponse.HttpServerResponse | undefined
   return Effect.gen(function*() {
     if (page !== undefined) return page
