@@ -150,7 +150,7 @@ describe("server processes on DATABASE_URL", () => {
     await until("durable", () => device.durable === 1000)
     await device.close()
     const moved = await Device.connect(ingest(b.url, session), session.ingestKey)
-    assert.deepInclude(moved.welcome, { epoch: 0, next: 1000 })
+    assert.deepInclude(moved.welcome, { epoch: 0, next: 1000, sure: true })
     await moved.sendAll(frames.slice(20))
     await until("durable", () => moved.durable === recording.count)
     await moved.close()
@@ -164,32 +164,51 @@ describe("server processes on DATABASE_URL", () => {
     for (const server of [a, b, c]) assert.strictEqual((await server.end("SIGTERM")).code, 0, server.output())
   }, 90_000)
 
-  it("the database stops: live goes on, readiness says no, durable stands still; it comes back: all is stored", async () => {
-    const server = await startProcess({ DATABASE_URL: Redacted.value(url) })
+  it(
+    "the database stops: live goes on, readiness says no, durable stands still; it comes back: all is stored",
+    async () => {
+      const server = await startProcess({ DATABASE_URL: Redacted.value(url) })
+      const session = await create(server.url)
+      const device = await Device.connect(ingest(server.url, session), session.ingestKey)
+      const watcher = await Watcher.open(`${live(server.url, session)}?from=start`)
+      await device.sendAll(frames.slice(0, 10))
+      await until("durable", () => device.durable === 500)
+      const postmaster = Number(readFileSync(join(dataDir, "cluster", "postmaster.pid"), "utf8").split("\n")[0])
+      const children = readFileSync(`/proc/${postmaster}/task/${postmaster}/children`, "utf8").trim().split(" ").map(
+        Number
+      )
+      for (const pid of [postmaster, ...children]) process.kill(pid, "SIGSTOP")
+      try {
+        await device.sendAll(frames.slice(10))
+        await until("received", () => device.received === recording.count)
+        await until("shown", () => watcher.samples().length === recording.count)
+        assert.strictEqual(device.durable, 500)
+        assert.strictEqual((await checkedFetch(server.url, "/readyz")).status, 503)
+        assert.strictEqual((await checkedFetch(server.url, "/healthz")).status, 200)
+      } finally {
+        for (const pid of [...children, postmaster]) process.kill(pid, "SIGCONT")
+      }
+      await until("durable", () => device.durable === recording.count)
+      assert.strictEqual((await device.end(recording.count)).code, 1000)
+      assert.deepStrictEqual(await valuesOf(server.url, session), [...recording.numbers])
+      assert.strictEqual((await checkedFetch(server.url, "/readyz")).status, 200)
+      assert.strictEqual((await server.end("SIGTERM")).code, 0)
+    },
+    90_000
+  )
+
+  it("a database that acks before it has written: not ready, and devices are told", async () => {
+    const options = `options=${encodeURIComponent("-c synchronous_commit=off")}`
+    const server = await startProcess({ DATABASE_URL: `${Redacted.value(url)}?${options}` })
+    const answer = await checkedFetch(server.url, "/readyz")
+    assert.strictEqual(answer.status, 503)
+    assert.match((await answer.json()).detail, /synchronous_commit is off/)
     const session = await create(server.url)
     const device = await Device.connect(ingest(server.url, session), session.ingestKey)
-    const watcher = await Watcher.open(`${live(server.url, session)}?from=start`)
-    await device.sendAll(frames.slice(0, 10))
-    await until("durable", () => device.durable === 500)
-    const postmaster = Number(readFileSync(join(dataDir, "cluster", "postmaster.pid"), "utf8").split("\n")[0])
-    const children = readFileSync(`/proc/${postmaster}/task/${postmaster}/children`, "utf8").trim().split(" ").map(Number)
-    for (const pid of [postmaster, ...children]) process.kill(pid, "SIGSTOP")
-    try {
-      await device.sendAll(frames.slice(10))
-      await until("received", () => device.received === recording.count)
-      await until("shown", () => watcher.samples().length === recording.count)
-      assert.strictEqual(device.durable, 500)
-      assert.strictEqual((await checkedFetch(server.url, "/readyz")).status, 503)
-      assert.strictEqual((await checkedFetch(server.url, "/healthz")).status, 200)
-    } finally {
-      for (const pid of [...children, postmaster]) process.kill(pid, "SIGCONT")
-    }
-    await until("durable", () => device.durable === recording.count)
-    assert.strictEqual((await device.end(recording.count)).code, 1000)
-    assert.deepStrictEqual(await valuesOf(server.url, session), [...recording.numbers])
-    assert.strictEqual((await checkedFetch(server.url, "/readyz")).status, 200)
+    assert.strictEqual(device.welcome?.sure, false)
+    await device.close()
     assert.strictEqual((await server.end("SIGTERM")).code, 0)
-  }, 90_000)
+  }, 60_000)
 
   it("a database that is not there: the server starts, lives, and says that it is not ready", async () => {
     const server = await startProcess({ DATABASE_URL: "postgres://thrum:x@127.0.0.1:1/thrum" })

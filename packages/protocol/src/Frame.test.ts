@@ -170,7 +170,7 @@ describe("golden frames", () => {
       "end": encodeEnd(12_001),
       "time": encodeTime(120_000_000),
       "time answered": encodeTime(120_000_000, server),
-      "welcome": encodeWelcome({ epoch: 0, next: 12_001, window: 262_144, server }),
+      "welcome": encodeWelcome({ epoch: 0, next: 12_001, window: 262_144, server, sure: true }),
       "ack": encodeAck({ received: 12_001, durable: 11_900, window: 262_144 }),
       "rewind": encodeRewind(11_900),
       "error, never": encodeError("KeyRefused", "Cannot write: the ingest key does not open it"),
@@ -247,14 +247,16 @@ describe("what is written is read back the same", () => {
     assert.isUndefined(
       differenceOf(index, encodeTime, readDeviceFrame, (device) => ({ kind: kinds.time, device, server: undefined }))
     )
+    for (const read of [readServerFrame, readViewerFrame]) {
+      assert.isUndefined(differenceOf(
+        fc.record({ device: index, server: fc.option(index, { nil: undefined }) }),
+        ({ device, server }) => encodeTime(device, server),
+        read,
+        (time) => ({ kind: kinds.time, ...time })
+      ))
+    }
     assert.isUndefined(differenceOf(
-      fc.record({ device: index, server: fc.option(index, { nil: undefined }) }),
-      ({ device, server }) => encodeTime(device, server),
-      readServerFrame,
-      (time) => ({ kind: kinds.time, ...time })
-    ))
-    assert.isUndefined(differenceOf(
-      fc.record({ epoch, next: index, window, server: index }),
+      fc.record({ epoch, next: index, window, server: index, sure: fc.boolean() }),
       encodeWelcome,
       readServerFrame,
       (welcome) => ({ kind: kinds.welcome, version: protocolVersion, ...welcome })
@@ -601,11 +603,11 @@ describe("control frames", () => {
       end: ["92 03 X"],
       time: ["92 04 X"],
       welcome: [
-        "96 10 X 00 00 00 00",
-        "96 10 01 X 00 00 00",
-        "96 10 01 00 X 00 00",
-        "96 10 01 00 00 X 00",
-        "96 10 01 00 00 00 X"
+        "97 10 X 00 00 00 00 c3",
+        "97 10 01 X 00 00 00 c3",
+        "97 10 01 00 X 00 00 c3",
+        "97 10 01 00 00 X 00 c3",
+        "97 10 01 00 00 00 X c3"
       ],
       ack: ["94 11 X 00 00", "94 11 00 X 00", "94 11 00 00 X"],
       rewind: ["92 12 X"],
@@ -632,11 +634,13 @@ describe("control frames", () => {
     }
   })
 
-  it("are refused when an epoch is beyond its range", () => {
+  it("are refused when an epoch is beyond its range, or what must be a boolean is none", () => {
     const beyond = "ce80000000"
     for (
       const hex of [
-        `96 10 01 ${beyond} 00 00 00`,
+        `97 10 01 ${beyond} 00 00 00 c3`,
+        "97 10 01 00 00 00 00 c0",
+        "97 10 01 00 00 00 00 01",
         `95 21 ${beyond} c0 00 00`,
         `92 22 92 ${beyond} 00`,
         `94 23 92 ${beyond} 00 92 00 01 a4 6c6f7374`
@@ -744,7 +748,7 @@ describe("frames to a device", () => {
 
   it("have at most 125 bytes at the largest values", () => {
     const largest = {
-      welcome: encodeWelcome({ epoch: epochMax, next: indexMax, window: 2 ** 32 - 1, server: indexMax }),
+      welcome: encodeWelcome({ epoch: epochMax, next: indexMax, window: 2 ** 32 - 1, server: indexMax, sure: true }),
       ack: encodeAck({ received: indexMax, durable: indexMax, window: 2 ** 32 - 1 }),
       rewind: encodeRewind(indexMax),
       time: encodeTime(indexMax, indexMax),
@@ -752,7 +756,7 @@ describe("frames to a device", () => {
     }
     assert.deepStrictEqual(
       Object.entries(largest).map(([name, { length }]) => [name, length]),
-      [["welcome", 31], ["ack", 25], ["rewind", 11], ["time", 20], ["error", 121]]
+      [["welcome", 32], ["ack", 25], ["rewind", 11], ["time", 20], ["error", 121]]
     )
     for (const bytes of Object.values(largest)) {
       assert.isAtMost(bytes.length, max)

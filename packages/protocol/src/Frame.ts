@@ -85,6 +85,8 @@ export interface Welcome {
   readonly window: number
   /** Server time in µs since 1970. */
   readonly server: number
+  /** Whether what is under a durable ack survives a crash of the database: its commits are synchronous. */
+  readonly sure: boolean
 }
 
 /** Server to device: everything before `received` arrived, everything before `durable` is stored for certain. */
@@ -162,8 +164,8 @@ export interface Ended {
 export type DeviceFrame = Hello | Samples | End | Time
 /** What a device gets. */
 export type ServerFrame = Welcome | Ack | Rewind | ErrorFrame | Time
-/** What a viewer gets, and what a `.thrum` file holds. */
-export type ViewerFrame = ViewerWelcome | Epoch | Samples | Durable | Gap | CaughtUp | Ended | ErrorFrame
+/** What a viewer gets, and (but for errors and answers to time frames) what a `.thrum` file holds. */
+export type ViewerFrame = ViewerWelcome | Epoch | Samples | Durable | Gap | CaughtUp | Ended | ErrorFrame | Time
 
 // No records: their definitions would outlive the message that brought them. No native reader either: frames are small.
 const packr = new Packr({ useRecords: false })
@@ -250,7 +252,7 @@ export const encodeTime = (device: number, server?: number): Uint8Array<ArrayBuf
 
 /** Bytes of the server's welcome to a device. */
 export const encodeWelcome = (w: Omit<Welcome, "kind" | "version">): Uint8Array<ArrayBuffer> =>
-  pack([kinds.welcome, protocolVersion, w.epoch, integer(w.next), w.window, integer(w.server)])
+  pack([kinds.welcome, protocolVersion, w.epoch, integer(w.next), w.window, integer(w.server), w.sure])
 
 /** Bytes of an ack. */
 export const encodeAck = (ack: Omit<Ack, "kind">): Uint8Array<ArrayBuffer> =>
@@ -463,12 +465,12 @@ export const readDeviceFrame = (bytes: Uint8Array): DeviceFrame | FrameError => 
 export const readServerFrame = (bytes: Uint8Array): ServerFrame | FrameError => {
   const e = readElements(bytes)
   if (isFrameError(e)) return e
-  const [kind, a, b, c, d, f] = e
+  const [kind, a, b, c, d, f, g] = e
   switch (kind) {
     case kinds.welcome:
-      return isIndex(a) && isEpoch(b) && isIndex(c) && isIndex(d) && isIndex(f) ?
-        { kind, version: a, epoch: b, next: c, window: d, server: f } :
-        badFrame("the welcome", "its elements are not whole numbers")
+      return isIndex(a) && isEpoch(b) && isIndex(c) && isIndex(d) && isIndex(f) && typeof g === "boolean" ?
+        { kind, version: a, epoch: b, next: c, window: d, server: f, sure: g } :
+        badFrame("the welcome", "its elements are not five whole numbers and a boolean")
     case kinds.ack:
       return isIndex(a) && isIndex(b) && isIndex(c) ?
         { kind, received: a, durable: b, window: c } :
@@ -476,15 +478,18 @@ export const readServerFrame = (bytes: Uint8Array): ServerFrame | FrameError => 
     case kinds.rewind:
       return isIndex(a) ? { kind, next: a } : badFrame("the rewind", "its index is not a whole number")
     case kinds.time:
-      return isIndex(a) && optional(b) ?
-        { kind, device: a, server: b ?? undefined } :
-        badFrame("the time frame", "its times are not whole numbers of µs")
+      return readTime(a, b)
     case kinds.error:
       return readError(a, b, c)
     default:
       return unknownKind(kind)
   }
 }
+
+const readTime = (device: unknown, server: unknown): Time | FrameError =>
+  isIndex(device) && optional(server) ?
+    { kind: kinds.time, device, server: server ?? undefined } :
+    badFrame("the time frame", "its times are not whole numbers of µs")
 
 const readError = (code: unknown, text: unknown, retryAfter: unknown): ErrorFrame | FrameError =>
   isIndex(code) && typeof text === "string" && optional(retryAfter) ?
@@ -527,6 +532,8 @@ export const readViewerFrame = (bytes: Uint8Array): ViewerFrame | FrameError => 
       return isPair(a) && isPair(b) && isGapReason(c) ?
         { kind, from: positionOf(a), to: positionOf(b), reason: c } :
         badFrame("the gap frame", "it is not two positions and a reason")
+    case kinds.time:
+      return readTime(a, b)
     case kinds.error:
       return readError(a, b, c)
     default:

@@ -30,6 +30,12 @@ export const ready: Effect.Effect<ReadyAnswer, Problem<"archive-unavailable" | "
           Effect.fail(problem("archive-unavailable", `Cannot reach the archive: no answer after ${readyWaitMs} ms`))
       })
     )
+    // The archive in memory promises nothing and says so; a database that acks before it has written is not ready.
+    if (!readiness.durable && readiness.synchronousCommit !== "memory") {
+      const detail = "Cannot promise that what is acked is kept: the database commits without waiting for its disk " +
+        `(synchronous_commit is ${readiness.synchronousCommit})`
+      return yield* Effect.fail(problem("archive-unavailable", detail))
+    }
     return { database: "reachable", ...readiness }
   }
 )

@@ -3,10 +3,10 @@
  *
  * The HTTP side hands over a request that asks for an upgrade; the answer comes when the socket has closed.
  */
-import { Feed, Hub, type SessionNotFound, Sessions, WriteQueue } from "@thrum/core"
+import { Archive, Feed, Hub, type SessionNotFound, Sessions, WriteQueue } from "@thrum/core"
 import type { ArchiveUnavailable } from "@thrum/core"
 import { codes } from "@thrum/protocol"
-import { Context, Effect, Layer } from "effect"
+import { Context, Effect, Layer, type Scope } from "effect"
 import type { HttpServerRequest } from "effect/http"
 import type { WebSocket } from "ws"
 import { makeKeepalive } from "./Keepalive.ts"
@@ -17,6 +17,24 @@ import { serveViewer, type ViewerWish } from "./ViewerSocket.ts"
 /** Milliseconds the queue has to be flushed, and peers to close, at shutdown. Together under the 8 s we have. */
 const flushWaitMs = 4000
 const closeWaitMs = 1500
+
+/** Milliseconds between two looks at whether the archive's commits are sure. */
+const readinessEveryMs = 30_000
+
+/** Whether commits survive a crash of the database, as the archive last said. Until it has said so, they do not. */
+const watchReadiness: Effect.Effect<() => boolean, never, Archive | Scope.Scope> = Effect.gen(function*() {
+  const archive = yield* Archive
+  let isSure = false
+  const look = archive.ready.pipe(
+    Effect.map(({ durable }) => {
+      isSure = durable
+    }),
+    Effect.ignore
+  )
+  yield* look.pipe(Effect.timeoutOption(1000))
+  yield* Effect.forkScoped(Effect.sleep(readinessEveryMs).pipe(Effect.andThen(look), Effect.forever))
+  return () => isSure
+})
 
 type Request = HttpServerRequest.HttpServerRequest
 
@@ -45,11 +63,12 @@ const Tag: Context.ServiceClass<Doors, "@thrum/server/Doors", DoorsShape> = Cont
 
 /** The WebSocket doors. */
 export class Doors extends Tag {
-  static readonly layer: Layer.Layer<Doors, never, Sessions | Hub | Feed | WriteQueue> = Layer.effect(
+  static readonly layer: Layer.Layer<Doors, never, Archive | Sessions | Hub | Feed | WriteQueue> = Layer.effect(
     Doors,
     Effect.gen(function*() {
       const [sessions, hub, feed, queue] = [yield* Sessions, yield* Hub, yield* Feed, yield* WriteQueue]
       const keepalive = yield* makeKeepalive
+      const isSure = yield* watchReadiness
       const publishers = new Set<OpenPublisher>()
       const sockets = new Map<WebSocket, "publisher" | "viewer">()
       let draining = false
@@ -87,7 +106,7 @@ export class Doors extends Tag {
           // Found before the upgrade: a wrong link is answered by HTTP, which everybody can read.
           yield* hub.open(id)
           const upgraded = yield* enter(request, "publisher")
-          yield* servePublisher(sessions, publishers, id, bearer, upgraded)
+          yield* servePublisher(sessions, publishers, id, bearer, isSure, upgraded)
         }, Effect.scoped),
         live: Effect.fnUntraced(function*(id, wish, request) {
           const live = yield* hub.open(id)

@@ -49,8 +49,9 @@ export const servePublisher: (
   open: Set<OpenPublisher>,
   id: string,
   bearer: string | undefined,
+  isSure: () => boolean,
   upgraded: Upgraded
-) => Effect.Effect<void, never, Scope.Scope> = Effect.fnUntraced(function*(sessions, open, id, bearer, { ws }) {
+) => Effect.Effect<void, never, Scope.Scope> = Effect.fnUntraced(function*(sessions, open, id, bearer, isSure, { ws }) {
   const outcome = Deferred.makeUnsafe<Outcome>()
   ws.once("close", () => Deferred.doneUnsafe(outcome, Effect.succeed({ _tag: "Closed" })))
 
@@ -58,7 +59,7 @@ export const servePublisher: (
   if (hello === undefined) return
   if (isFrameError(hello)) return refuse(ws, hello)
 
-  const acks = new AckPacer(ws)
+  const acks = new AckPacer(ws, isSure)
   const published = yield* sessions.publish(id, { key: hello.key ?? bearer, bootId: hello.bootId }, acks.peer).pipe(
     Effect.result
   )
@@ -159,14 +160,16 @@ class AckPacer {
   onProgress: () => void = () => {}
   readonly peer: PublisherPeer
   private readonly ws: WebSocket
+  private readonly isSure: () => boolean
   private publisher: Publisher | undefined
   private timer: ReturnType<typeof setTimeout> | undefined
   private bytesSinceAck = 0
   private sentReceived = -1
   private sentDurable = -1
 
-  constructor(ws: WebSocket) {
+  constructor(ws: WebSocket, isSure: () => boolean) {
     this.ws = ws
+    this.isSure = isSure
     this.peer = {
       onProgress: () => {
         this.progress()
@@ -193,7 +196,8 @@ class AckPacer {
       epoch: publisher.epoch,
       next: publisher.next,
       window: protocolLimits.windowBytes.value,
-      server: Date.now() * 1000
+      server: Date.now() * 1000,
+      sure: this.isSure()
     }))
     // What is durable already, the device need not keep.
     this.sentReceived = publisher.next
