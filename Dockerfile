@@ -3,6 +3,7 @@ FROM node:24-slim AS install
 WORKDIR /thrum
 COPY package.json package-lock.json ./
 COPY packages/protocol/package.json packages/protocol/
+COPY packages/client/package.json packages/client/
 COPY packages/core/package.json packages/core/
 COPY packages/server/package.json packages/server/
 # Nothing here needs an install script; the optional packages are the embedded database and a native reader.

@@ -27,7 +27,7 @@ const importsOf = (file: string): ReadonlyArray<Import> =>
     return { file, target: target.startsWith(".") ? relative(root, resolve(root, dirname(file), target)) : target }
   })
 
-const packages = ["protocol", "core", "server"] as const
+const packages = ["protocol", "core", "client", "server"] as const
 const imports = packages.flatMap((name) => sourcesOf(`packages/${name}/src`)).flatMap(importsOf)
 const isTest = (file: string): boolean => file.endsWith(".test.ts") || file.includes("/testing/")
 const isNode = (target: string): boolean => target.startsWith("node:") || builtinModules.includes(target)
@@ -59,6 +59,17 @@ describe("arrows", () => {
       broken(({ file, target }) =>
         !file.startsWith("packages/protocol/") || isTest(file) || target.startsWith("packages/protocol/") ||
         target === "msgpackr/pack" || target === "msgpackr/unpack"
+      ),
+      []
+    )
+  })
+
+  it("client imports protocol alone; Node is for the store in a file, behind a door of its own", () => {
+    assert.deepStrictEqual(
+      broken(({ file, target }) =>
+        !file.startsWith("packages/client/") || isTest(file) || target === "@thrum/protocol" ||
+        (target.startsWith("packages/client/") && target !== "packages/client/src/FileStore.ts") ||
+        (file === "packages/client/src/FileStore.ts" && isNode(target))
       ),
       []
     )

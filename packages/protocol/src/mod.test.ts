@@ -30,7 +30,7 @@ const useEverything = `
       thrum.readDeviceFrame(thrum.encodeHello({ key: "k", bootId: i, next: i })),
       thrum.readDeviceFrame(thrum.encodeSamples(i, undefined, block)),
       thrum.readDeviceFrame(thrum.encodeEnd(i)),
-      thrum.readServerFrame(thrum.encodeWelcome({ epoch: 0, next: i, window: 1, server: 2 ** 50 })),
+      thrum.readServerFrame(thrum.encodeWelcome({ epoch: 0, next: i, window: 1, server: 2 ** 50, sure: true })),
       thrum.readServerFrame(thrum.encodeAck({ received: i, durable: i, window: 1 })),
       thrum.readServerFrame(thrum.encodeError("BadFrame", "é".repeat(i % 100))),
       thrum.readViewerFrame(thrum.encodeViewerWelcome(session, at)),

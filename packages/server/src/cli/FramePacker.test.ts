@@ -1,9 +1,10 @@
 import { assert, describe, it } from "@effect/vitest"
+import type { DeviceFrame } from "@thrum/client"
 import { isFrameError, readBlock, readSamples, textsOf } from "@thrum/protocol"
 import * as fc from "fast-check"
 import { readdirSync, readFileSync } from "node:fs"
 import { CommandError } from "./CommandError.ts"
-import { FramePacker, type PackedFrame, type PackerSettings } from "./FramePacker.ts"
+import { FramePacker, type PackerSettings } from "./FramePacker.ts"
 import { RecordingReader } from "./RecordingReader.ts"
 
 const recordings = new URL("../../../../test/data/", import.meta.url)
@@ -25,7 +26,7 @@ const packText = (csv: string, settings: Partial<PackerSettings> = {}) => {
   return { channels, rows, packer, frames: [...rows.flatMap((row) => packer.add(row)), ...packer.flush()] }
 }
 
-const unpack = ({ bytes }: PackedFrame, channels: ReadonlyArray<string>) => {
+const unpack = ({ bytes }: DeviceFrame, channels: ReadonlyArray<string>) => {
   const samples = readSamples(bytes)
   if (isFrameError(samples)) throw samples
   const block = readBlock(samples.block, channels.length)

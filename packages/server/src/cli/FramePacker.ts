@@ -11,6 +11,7 @@
  *
  * Bound: the rows of one frame.
  */
+import type { DeviceFrame } from "@thrum/client"
 import {
   type Channel,
   encodeSamples,
@@ -27,16 +28,6 @@ import {
 } from "@thrum/protocol"
 import { CommandError } from "./CommandError.ts"
 import type { Row } from "./RecordingReader.ts"
-
-/** A frame to be sent. */
-export interface PackedFrame {
-  /** Index of its first sample. */
-  readonly index: number
-  /** Index after its last sample. */
-  readonly next: number
-  /** The whole samples frame. */
-  readonly bytes: Uint8Array<ArrayBuffer>
-}
 
 export interface PackerSettings {
   readonly channels: ReadonlyArray<string>
@@ -96,7 +87,7 @@ export class FramePacker {
    * @returns The frames that are full now: mostly none, sometimes one, more where one block could not hold it all.
    * @throws {@link CommandError} naming line and column of what cannot be sent exactly.
    */
-  add(row: Row): ReadonlyArray<PackedFrame> {
+  add(row: Row): ReadonlyArray<DeviceFrame> {
     const micros = this.microsOf(row)
     const frames = micros !== undefined && this.isJump(micros) ? this.flush() : []
     this.rows.push(row)
@@ -110,7 +101,7 @@ export class FramePacker {
   }
 
   /** Ends the frame here. */
-  flush(): ReadonlyArray<PackedFrame> {
+  flush(): ReadonlyArray<DeviceFrame> {
     const { rows, micros } = this
     const first = this.index - rows.length
     const frames = rows.length === 0 ? [] : this.pack(rows, micros, first, this.isRegular)
@@ -152,7 +143,7 @@ export class FramePacker {
     micros: ReadonlyArray<number>,
     index: number,
     isRegular: boolean
-  ): ReadonlyArray<PackedFrame> {
+  ): ReadonlyArray<DeviceFrame> {
     const block = this.blockOf(rows, isRegular ? {} : this.timesOf(micros))
     if (!isFrameError(block)) {
       const bytes = encodeSamples(index, micros[0], block)

@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { CommandError } from "./CommandError.ts"
-import { parseLink, parseServer, urlOf } from "./Link.ts"
+import { parseLink, parseServer } from "./Link.ts"
 
 const id = "3f0c2b1a-8d4e-4f6a-9b7c-5d1e2f3a4b5c"
 
@@ -51,12 +51,5 @@ describe("Link", () => {
       assert.include(error.message, words)
     }
     assert.notInclude(refusalOf(() => parseServer("http://me:secret@host")).message, "secret")
-  })
-
-  it("live and ingest are WebSockets, over TLS where the server is", () => {
-    const link = parseLink(`https://host/sessions/${id}`)
-    assert.strictEqual(urlOf(link, "live"), `wss://host/sessions/${id}/live`)
-    assert.strictEqual(urlOf(parseLink(`http://host/sessions/${id}`), "ingest"), `ws://host/sessions/${id}/ingest`)
-    assert.strictEqual(urlOf(link, "data"), `https://host/sessions/${id}/data`)
   })
 })

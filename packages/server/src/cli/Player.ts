@@ -3,23 +3,32 @@
  * due.
  *
  * Bound: one piece of the file, the first {@link headRows} rows (they tell rate, tick and kind of numbers), one frame,
- * and the connection's own buffer. When that is full, the recording waits.
+ * and the device's own buffer. When that is full, the recording waits.
  */
+import {
+  createSession,
+  type Device,
+  type DeviceFrame,
+  getSession,
+  openDevice,
+  type SessionLink,
+  urlOf
+} from "@thrum/client"
 import { type Channel, protocolLimits } from "@thrum/protocol"
 import { createReadStream } from "node:fs"
 import { stat } from "node:fs/promises"
 import { setTimeout as sleep } from "node:timers/promises"
 import { CommandError, reasonOf, usageError } from "./CommandError.ts"
-import { DeviceConnection } from "./DeviceConnection.ts"
-import { FramePacker, type PackedFrame } from "./FramePacker.ts"
-import { parseLink, parseServer, type SessionLink, urlOf } from "./Link.ts"
+import { FramePacker } from "./FramePacker.ts"
+import { parseLink, parseServer } from "./Link.ts"
 import { type Columns, readRows, RecordingReader, type Row } from "./RecordingReader.ts"
-import { createSession, getSession, refusalOf, type SharedLinks } from "./RestClient.ts"
 
 /** Rows that are looked at before a session is created. */
 const headRows = 256
 /** ms that rows from a pipe wait for more, before the session is created and before a frame that is not full is sent. */
 const waitMax = 1000
+/** ms without any progress, while there is something to send, after which it is given up. */
+const patience = 120_000
 /** Hz, where neither the caller nor the times say it. */
 const rateAssumed = 100
 
@@ -50,6 +59,12 @@ export interface Play {
   readonly key?: string | undefined
   /** Leaves the session open after the last sample. */
   readonly keepOpen?: boolean | undefined
+}
+
+/** Links to give to others. */
+export interface SharedLinks {
+  readonly self: string
+  readonly data: string
 }
 
 /** Where a recording goes. Known before its first frame is sent. */
@@ -145,7 +160,7 @@ class Player {
   private fileBytes: number | undefined
   private rate = rateAssumed
   private packer: FramePacker | undefined
-  private connection: DeviceConnection | undefined
+  private device: Device | undefined
   private started = 0
 
   constructor(play: Play, listener: Listener, signal: AbortSignal) {
@@ -177,7 +192,7 @@ class Player {
   }
 
   close(): void {
-    this.connection?.close()
+    void this.device?.close()
   }
 
   private async *bytes(): AsyncGenerator<Uint8Array> {
@@ -236,14 +251,22 @@ class Player {
     })
     const { key, link, shared } = session
     this.listener.onStart({ link, shared, key, channels: columns.channels, unit: session.unit, rate: plan.rate })
-    this.connection = new DeviceConnection({
-      url: urlOf(link, "ingest"),
+    let losses = 0
+    this.device = await openDevice({
+      url: urlOf(link),
       key,
-      bootId: crypto.getRandomValues(new Uint8Array(8)),
-      onAway: (why) => this.listener.onNotice(`The connection was lost, trying again: ${why}`),
-      refusal: () => refusalOf(link)
+      channels: columns.channels.length,
+      rate: plan.rate,
+      full: "wait",
+      patience,
+      onStatus: ({ lastError, reconnects }) => {
+        if (reconnects === losses) return
+        losses = reconnects
+        this.listener.onNotice(`The connection was lost, trying again: ${lastError?.message}`)
+      }
     })
     this.signal.addEventListener("abort", () => this.close())
+    this.signal.throwIfAborted()
     this.started = performance.now()
   }
 
@@ -276,7 +299,8 @@ class Player {
       ...(name === undefined ? {} : { name }),
       ...(sensor === undefined ? {} : { sensor })
     }, this.signal)
-    return { ...created, unit, tick: plan.tick, countsOnly: scale !== undefined }
+    const link = parseLink(created.url)
+    return { link, shared: created.links, key: created.key, unit, tick: plan.tick, countsOnly: scale !== undefined }
   }
 
   /** A session that is there already: the recording must be what it describes. */
@@ -307,46 +331,46 @@ class Player {
     if (frames.length > 0) await this.send(frames)
   }
 
-  private async send(frames: ReadonlyArray<PackedFrame>): Promise<void> {
-    const { connection } = this
-    if (connection === undefined) return
+  private async send(frames: ReadonlyArray<DeviceFrame>): Promise<void> {
+    const { device } = this
+    if (device === undefined) return
     for (const frame of frames) {
-      await this.due(frame, connection)
-      while (!connection.put(frame)) await connection.room()
+      await this.due(frame, device)
+      while (!device.put(frame)) await device.room()
       this.listener.onProgress(this.progress)
     }
   }
 
   /** Waits for the moment at which the device would have taken the frame's last sample. */
-  private async due(frame: PackedFrame, connection: DeviceConnection): Promise<void> {
+  private async due(frame: DeviceFrame, device: Device): Promise<void> {
     const speed = this.play.speed ?? (this.isPipe ? "max" : 1)
     if (speed === "max") return
     const at = this.started + frame.next / (this.rate * speed) * 1000
     while (performance.now() < at) {
       // In steps: what becomes durable meanwhile is shown.
       const step = Math.min(at - performance.now(), 100)
-      await connection.during(sleep(Math.max(0, step), undefined, { signal: this.signal }))
+      await during(device, sleep(Math.max(0, step), undefined, { signal: this.signal }))
       this.listener.onProgress(this.progress)
     }
   }
 
   /** The next piece, or `late` when a frame has waited long enough for it. */
   private orLate(next: Promise<Piece>): Promise<Piece | "late"> {
-    const { connection, packer } = this
+    const { device, packer } = this
     const piece = !this.isPipe || packer?.pending === 0 ? next : orLate(next, waitMax)
-    return connection === undefined ? piece : connection.during<Piece | "late">(piece)
+    return device === undefined ? piece : during<Piece | "late">(device, piece)
   }
 
   private async finish(): Promise<Progress> {
-    const { connection, packer } = this
-    if (connection === undefined || packer === undefined) throw new Error("finished before it began")
+    const { device, packer } = this
+    if (device === undefined || packer === undefined) throw new Error("finished before it began")
     if (packer.roundedTimes > 0) {
       this.listener.onNotice(`${packer.roundedTimes} times were rounded to ${packer.tick} µs, the session's tick`)
     }
     const shown = setInterval(() => this.listener.onProgress(this.progress), 100)
     try {
-      await connection.settled()
-      if (this.play.keepOpen !== true) await connection.end()
+      await device.whenDurable()
+      if (this.play.keepOpen !== true) await device.end()
     } finally {
       clearInterval(shown)
     }
@@ -354,17 +378,18 @@ class Player {
   }
 
   private get progress(): Progress {
-    const { bytesRead, connection, fileBytes, rowsRead } = this
-    const samples = connection?.next ?? 0
+    const { bytesRead, fileBytes, rowsRead } = this
+    const status = this.device?.status
+    const samples = status?.next ?? 0
     // Rows are of about the same length; the piece that was read last is not sent yet.
     const rows = fileBytes === undefined || bytesRead === 0 ? undefined : rowsRead * fileBytes / bytesRead
     return {
       share: rows === undefined || rows === 0 ? undefined : Math.min(1, samples / rows),
       samples,
-      durable: connection?.durable ?? 0,
-      bytes: connection?.bytes ?? 0,
+      durable: status?.durable ?? 0,
+      bytes: status?.bytes ?? 0,
       seconds: (performance.now() - this.started) / 1000,
-      roundTrip: connection?.roundTrip
+      roundTrip: status?.latency
     }
   }
 }
@@ -394,6 +419,16 @@ const isChannel = (u: unknown): u is Channel =>
 /** `--session` may be a link of its own, or an id on the server of `--to`. */
 const parseSession = (session: string, to: string): SessionLink =>
   session.includes("/") ? parseLink(session) : parseLink(session, to)
+
+/** The same promise, but rejects as soon as the device is given up. */
+const during = <A>({ signal }: Device, value: Promise<A>): Promise<A> =>
+  // Not a race with one long promise: that would keep every value for as long as the device lives.
+  new Promise((resolve, reject) => {
+    const fail = (): void => reject(signal.reason)
+    if (signal.aborted) return fail()
+    signal.addEventListener("abort", fail)
+    value.finally(() => signal.removeEventListener("abort", fail)).then(resolve, reject)
+  })
 
 const orLate = async <A>(value: Promise<A>, ms: number): Promise<A | "late"> => {
   const timer = new AbortController()

@@ -2,20 +2,18 @@
  * `thrum demo`: everything once, on this machine. A server on the embedded database, a real recording streamed to it
  * twenty times as fast as it was made, watched live, and read back to the last digit.
  */
+import { getData, urlOf, watch } from "@thrum/client"
 import { Effect, Option } from "effect"
 import type { Scope } from "effect/Scope"
 import { createReadStream, existsSync } from "node:fs"
 import { fileURLToPath } from "node:url"
 import { type CommandError, CommandError as Failure } from "./CommandError.ts"
-import { urlOf } from "./Link.ts"
 import { playRecording, type Progress, type Started } from "./Player.ts"
 import { readRows, RecordingReader } from "./RecordingReader.ts"
-import { getData } from "./RestClient.ts"
 import { fromPromise } from "./Running.ts"
 import { settingsOf, startServer } from "./serve.ts"
 import { Picture } from "./Terminal.ts"
 import { grouped, secondsText } from "./TerminalPlot.ts"
-import { viewSession } from "./ViewerConnection.ts"
 import { Watcher } from "./watch.ts"
 
 const recording = fileURLToPath(new URL("../../../../examples/data/phone_walk.csv", import.meta.url))
@@ -38,12 +36,8 @@ const playAndWatch = async (address: string, signal: AbortSignal): Promise<reado
   }, signal)
   const view = start.then(async (started) => {
     picture.line(`It can be watched from anywhere else with: thrum watch ${started.shared.self}`)
-    await viewSession({
-      url: urlOf(started.link, "live"),
-      from: "start",
-      onEvent: (event) => watcher.see(event),
-      signal
-    })
+    const viewer = watch(urlOf(started.link), { from: "start", signal })
+    for await (const event of viewer) watcher.see(event, viewer.status.clockOffset)
   })
   try {
     // A recording that cannot be streamed never starts: `play` says why, and nobody waits for `view` then.

@@ -227,9 +227,9 @@ const exitCodeOf = (
   return 1
 }
 
-/** Ends the process when what was written has left it. */
+/** Ends the process when what was written has left it; when it cannot, the stream's own error says how it ends. */
 const exitWith = (code: number): void => {
-  process.stdout.write("", () => process.stderr.write("", () => process.exit(code)))
+  process.stdout.write("", () => process.stderr.write("", () => setImmediate(() => process.exit(code))))
 }
 
 // A reader that has enough, such as `head`, ends us as SIGPIPE ends others.

@@ -4,6 +4,7 @@
  * The bytes go to `FILE.part` as they arrive, in constant memory, and the file takes its name only when all of it is
  * there: whatever happens before, `FILE` is either complete or not there.
  */
+import { getData, type SessionLink, urlOf } from "@thrum/client"
 import { cutFrames, isFrameError, kindOf, kinds, protocolLimits } from "@thrum/protocol"
 import { createWriteStream, existsSync } from "node:fs"
 import { rename, rm } from "node:fs/promises"
@@ -11,8 +12,6 @@ import { extname } from "node:path"
 import type { Writable } from "node:stream"
 import { pipeline } from "node:stream/promises"
 import { CommandError, reasonOf, usageError } from "./CommandError.ts"
-import { type SessionLink, urlOf } from "./Link.ts"
-import { getData } from "./RestClient.ts"
 import { bar, Picture } from "./Terminal.ts"
 import { bytesText, secondsText } from "./TerminalPlot.ts"
 

@@ -1,26 +1,18 @@
 /** `thrum watch`: a session in the terminal, live or from any position, as a picture, as lines or as JSON. */
-import {
-  formatPosition,
-  kinds,
-  numbersOf,
-  parsePosition,
-  type Position,
-  type SessionInfo,
-  textsOf
-} from "@thrum/protocol"
+import { type Batch, getSession, type SessionLink, urlOf, watch as watchSession, type WatchEvent } from "@thrum/client"
+import { formatPosition, parsePosition, type Position, type SessionInfo } from "@thrum/protocol"
 import { once } from "node:events"
 import { usageError } from "./CommandError.ts"
-import { type SessionLink, urlOf } from "./Link.ts"
-import { getSession, refusalOf } from "./RestClient.ts"
 import { Picture } from "./Terminal.ts"
 import { bytesText, grouped, shortNumber, TerminalPlot } from "./TerminalPlot.ts"
-import { type Shown, type ViewerEvent, viewSession } from "./ViewerConnection.ts"
 
 /** s of the signal that the picture shows. */
 const secondsShown = 10
 /** Latencies above this are a recording that is played, not a network. */
 const latencyMax = 60_000
 
+/** ms without a connection after which it is given up. */
+const patience = 120_000
 /** Bytes of JSON that may wait for a slow reader; then the session waits too. */
 const unwrittenBytesMax = 4_194_304
 
@@ -54,8 +46,6 @@ export class Watcher {
   private plots: ReadonlyArray<TerminalPlot> = []
   private readonly picture: Picture
   private readonly began = performance.now()
-  private epochStart: { readonly t0: number | undefined; readonly wall: number } | undefined
-  private clockOffset = 0
   private latency: number | undefined
   private recent: Array<{ readonly at: number; readonly samples: number }> = []
   private status = "connecting"
@@ -64,10 +54,14 @@ export class Watcher {
     this.picture = picture
   }
 
-  /** Takes the next event. */
-  see(event: ViewerEvent): void {
-    switch (event.kind) {
-      case kinds.viewerWelcome: {
+  /**
+   * Takes the next event.
+   *
+   * @param clockOffset µs to add to our clock to get the server's, as far as it is known.
+   */
+  see(event: WatchEvent, clockOffset = 0): void {
+    switch (event.type) {
+      case "welcome": {
         this.session = event.session
         this.position = event.from
         const { channels, name, rate, state } = event.session
@@ -81,40 +75,37 @@ export class Watcher {
         )
         break
       }
-      case kinds.epoch:
-        this.epochStart = event
+      case "epoch":
         break
-      case kinds.samples:
-        this.show(event, this.session)
+      case "samples":
+        this.show(event, clockOffset)
         break
-      case kinds.durable:
+      case "durable":
         this.durable = event.position
         break
-      case kinds.gap:
+      case "gap":
         this.gaps++
         if (event.from.epoch === event.to.epoch) this.missing += event.to.index - event.from.index
         this.picture.line(`Gap from ${formatPosition(event.from)} to ${formatPosition(event.to)}: ${event.reason}`)
-        this.position = event.to
+        // What is lost was shown before: it lies behind us.
+        if (event.reason !== "lost") this.position = event.to
         break
-      case kinds.caughtUp:
+      case "caught-up":
         this.status = "live"
         break
-      case kinds.ended:
+      case "ended":
         this.durable = event.position
         this.status = "ended"
         break
       case "away":
         this.status = "reconnecting"
-        this.picture.line(`The connection was lost, trying again: ${event.why}`)
-        return
-      case "clock":
-        this.clockOffset = event.offset
+        this.picture.line(`The connection was lost, trying again: ${event.error.message}`)
         return
       default:
         event satisfies never
     }
     // Without a terminal only samples are worth a line.
-    const worthIt = this.picture.isTerminal || event.kind === kinds.samples
+    const worthIt = this.picture.isTerminal || event.type === "samples"
     if (worthIt && this.picture.isDue) this.draw()
   }
 
@@ -131,25 +122,19 @@ export class Watcher {
     return `${grouped(this.samples)} samples, ${gaps}${perSample} (${bytesText(this.bytes)})`
   }
 
-  private show(shown: Shown, session: SessionInfo | undefined): void {
-    if (session === undefined) return
-    const { block, bytes, position, skip, t0 } = shown
-    const count = block.count - skip
+  private show(batch: Batch, clockOffset: number): void {
+    const { bytes, channels, count, next, values } = batch
     this.samples += count
     this.bytes += bytes
-    this.position = { epoch: position.epoch, index: position.index + count }
-    const numbers = numbersOf(block, session.channels)
-    for (let at = skip * block.channels; at < numbers.length; at++) this.plots[at % block.channels]?.add(numbers[at]!)
+    this.position = next
+    for (let at = 0; at < values.length; at++) this.plots[at % channels]?.add(values[at]!)
     const now = performance.now()
     this.recent.push({ at: now, samples: count })
     while (this.recent.length > 1 && now - (this.recent[0]?.at ?? now) > 2000) this.recent.shift()
-    const start = this.epochStart
-    if (t0 === undefined || start?.t0 === undefined) return
-    const duration = block.times === undefined || block.count === 0 ?
-      (block.count - 1) * 1e6 / session.rate :
-      (block.times[block.count - 1] ?? 0) * session.tick
-    const wall = start.wall + (t0 - start.t0) + duration
-    this.latency = (Date.now() * 1000 + this.clockOffset - wall) / 1000
+    // Without a clock of the device its samples count as taken one after the other, at the nominal rate.
+    if (batch.deviceTimes === undefined) return
+    const wall = batch.wallTimes.at(-1) ?? 0
+    this.latency = ((performance.timeOrigin + now) * 1000 + clockOffset - wall) / 1000
   }
 
   private get rate(): number {
@@ -206,11 +191,11 @@ export class Watcher {
 const jsonNumber = (text: string): string => text === "NaN" || text.endsWith("Infinity") ? JSON.stringify(text) : text
 
 /** The lines of one event: one a sample, its values digit for digit; one for anything else. */
-export const jsonLines = (event: ViewerEvent, session: SessionInfo | undefined): string => {
-  switch (event.kind) {
-    case kinds.viewerWelcome:
+export const jsonLines = (event: WatchEvent): string => {
+  switch (event.type) {
+    case "welcome":
       return `${JSON.stringify({ type: "welcome", session: event.session, from: formatPosition(event.from) })}\n`
-    case kinds.epoch:
+    case "epoch":
       return `${
         JSON.stringify({
           type: "epoch",
@@ -220,22 +205,19 @@ export const jsonLines = (event: ViewerEvent, session: SessionInfo | undefined):
           wall: event.wall
         })
       }\n`
-    case kinds.samples: {
-      if (session === undefined) return ""
-      const { block, position: { epoch, index }, skip, t0 } = event
-      const text = textsOf(block, session.channels)
+    case "samples": {
+      const { channels, count, deviceTimes, position: { epoch, index }, texts } = event
       let lines = ""
-      for (let i = skip; i < block.count; i++) {
-        const micros = block.times === undefined ? i * 1e6 / session.rate : (block.times[i] ?? 0) * session.tick
-        const time = t0 === undefined ? "" : `,"t":${Math.round(t0 + micros)}`
-        const values = Array.from({ length: block.channels }, (_, c) => jsonNumber(text(i * block.channels + c)))
-        lines += `{"type":"sample","position":"${epoch}:${index + i - skip}"${time},"values":[${values.join(",")}]}\n`
+      for (let i = 0; i < count; i++) {
+        const time = deviceTimes === undefined ? "" : `,"t":${Math.round(deviceTimes[i]!)}`
+        const values = Array.from({ length: channels }, (_, c) => jsonNumber(texts(i * channels + c)))
+        lines += `{"type":"sample","position":"${epoch}:${index + i}"${time},"values":[${values.join(",")}]}\n`
       }
       return lines
     }
-    case kinds.durable:
+    case "durable":
       return `${JSON.stringify({ type: "durable", position: formatPosition(event.position) })}\n`
-    case kinds.gap:
+    case "gap":
       return `${
         JSON.stringify({
           type: "gap",
@@ -244,14 +226,12 @@ export const jsonLines = (event: ViewerEvent, session: SessionInfo | undefined):
           reason: event.reason
         })
       }\n`
-    case kinds.caughtUp:
+    case "caught-up":
       return `${JSON.stringify({ type: "caught-up", position: formatPosition(event.position) })}\n`
-    case kinds.ended:
+    case "ended":
       return `${JSON.stringify({ type: "ended", position: formatPosition(event.position) })}\n`
     case "away":
-      return `${JSON.stringify({ type: "away", why: event.why })}\n`
-    case "clock":
-      return ""
+      return `${JSON.stringify({ type: "away", why: event.error.message })}\n`
   }
 }
 
@@ -259,23 +239,18 @@ export const jsonLines = (event: ViewerEvent, session: SessionInfo | undefined):
 export const watch = async ({ from, json, link }: Watch, signal: AbortSignal): Promise<void> => {
   // A server that is not there now is said at once; one that goes away later is waited for.
   await getSession(link, signal)
-  const connection = { url: urlOf(link, "live"), from, refusal: () => refusalOf(link), signal }
+  const viewer = watchSession(urlOf(link), { from, patience, signal })
   if (json) {
-    let session: SessionInfo | undefined
-    return viewSession({
-      ...connection,
-      room: () =>
-        process.stdout.writableLength < unwrittenBytesMax ? undefined : once(process.stdout, "drain").then(() => {}),
-      onEvent: (event) => {
-        if (event.kind === kinds.viewerWelcome) session = event.session
-        process.stdout.write(jsonLines(event, session))
-      }
-    })
+    for await (const event of viewer) {
+      process.stdout.write(jsonLines(event))
+      if (process.stdout.writableLength >= unwrittenBytesMax) await once(process.stdout, "drain", { signal })
+    }
+    return
   }
   const picture = new Picture(process.stdout, 100, 1000)
   const watcher = new Watcher(picture)
   try {
-    await viewSession({ ...connection, onEvent: (event) => watcher.see(event) })
+    for await (const event of viewer) watcher.see(event, viewer.status.clockOffset)
   } finally {
     watcher.end()
   }

@@ -3,6 +3,7 @@
  * does not answer, and never all at the same moment.
  */
 import { comeBack } from "@thrum/protocol"
+import type { ThrumError } from "./ThrumError.ts"
 
 /** Longest wait between two tries, ms, unless the server asked for a longer one. */
 const delayMax = 10_000
@@ -16,22 +17,20 @@ const retryAfterMax = 300_000
 /**
  * How long to wait before the next try.
  *
- * @param code The close code, 1006 when there was none.
+ * @param why How the connection was lost: 1006 when nobody said it. What no server said (code 0) is for good.
  * @param tries Tries since the connection last worked.
- * @param retryAfter What the server asked for, ms.
  * @param random 0 … 1, for tests.
  * @returns ms, or undefined when the code says not to come back.
  */
 export const delayBefore = (
-  code: number,
+  why: Pick<ThrumError, "code" | "retryAfter">,
   tries: number,
-  retryAfter: number | undefined,
   random: number = Math.random()
 ): number | undefined => {
-  const when = comeBack(code)
+  const when = why.code === 0 ? "never" : comeBack(why.code)
   if (when === "never") return undefined
   if (when === "now" && tries === 0) return random * spread
-  const asked = Math.min(retryAfter ?? 0, retryAfterMax)
+  const asked = Math.min(why.retryAfter ?? 0, retryAfterMax)
   const grown = Math.min(delayFirst * 2 ** tries, delayMax)
   return asked + grown * (0.5 + random / 2)
 }
