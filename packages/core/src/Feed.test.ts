@@ -1,6 +1,6 @@
 import { assert, it } from "@effect/vitest"
 import { formatPosition, kinds, type Position } from "@thrum/protocol"
-import { Effect, Fiber, Latch, Layer, type Scope, Stream } from "effect"
+import { Effect, Fiber, Latch, Layer, Scheduler, type Scope, Stream } from "effect"
 import * as fc from "fast-check"
 import { describe } from "vitest"
 import {
@@ -247,6 +247,80 @@ describe("Feed", () => {
       })
     ))
 
+  it.live("what another instance has stored meanwhile comes from the archive: no gap, and the end last", () =>
+    withCore(() =>
+      Effect.gen(function*() {
+        const { sessions, id, ingestKey, connect, live, feed } = yield* begin
+        const archive = yield* Archive
+        const { events, sink } = collect()
+        const watching = yield* Effect.forkScoped(feed.attach(live, "start", "complete", sink), {
+          startImmediately: true
+        })
+        const storeElsewhere = (frames: ReturnType<typeof makeFrames>) =>
+          Effect.gen(function*() {
+            const hello = { key: ingestKey, bootId: "1" }
+            const publisher = yield* (yield* Sessions).publish(id, hello, {
+              onProgress() {},
+              onRewind() {},
+              onClose() {}
+            })
+            for (const frame of frames) publisher.accept(frame.bytes)
+          }).pipe(
+            Effect.scoped,
+            // When this core closes, its queue is flushed.
+            Effect.provide(coreLayer.pipe(Layer.provide(Layer.succeed(Archive, archive)), Layer.fresh))
+          )
+        yield* storeElsewhere(makeFrames(3))
+        const publisher = yield* connect("1")
+        assert.strictEqual(publisher.next, 30)
+        publisher.accept(makeFrames(1, { from: 30 })[0]!.bytes)
+        yield* settle
+        yield* storeElsewhere(makeFrames(2, { from: 40 }))
+        yield* sessions.end(id, { key: ingestKey })
+        yield* Fiber.join(watching)
+        assert.deepStrictEqual(wordsOf(events).filter((word) => !word.startsWith("caught-up")), [
+          "epoch 0",
+          "0:0+10",
+          "0:10+10",
+          "0:20+10",
+          "0:30+10",
+          "0:40+10",
+          "0:50+10",
+          "ended 0:60"
+        ])
+      })
+    ))
+
+  it.live("a loss is told to a viewer that was set aside meanwhile; one who comes after the end finds just the end", () =>
+    withCore((trouble) =>
+      Effect.gen(function*() {
+        const { sessions, id, ingestKey, connect, live, feed } = yield* begin
+        const latch = Latch.makeUnsafe(false)
+        const events: Array<FeedEvent> = []
+        const sink: Sink = {
+          send: (event) =>
+            events.push(event) > 0 && (latch.isOpen() || event.kind !== kinds.samples || event.next < 400),
+          drained: latch.await
+        }
+        const watching = yield* Effect.forkScoped(feed.attach(live, "start", "complete", sink), {
+          startImmediately: true
+        })
+        trouble.hold()
+        const queued = yield* Effect.scoped(Effect.gen(function*() {
+          const publisher = yield* connect("1")
+          for (const frame of makeFrames(40)) publisher.accept(frame.bytes)
+          return publisher.intake.queued
+        }))
+        trouble.release()
+        yield* sessions.end(id, { key: ingestKey })
+        yield* latch.open
+        yield* Fiber.join(watching)
+        assert.deepStrictEqual(wordsOf(events).slice(-2), [`gap 0:${queued}-0:400 lost`, `ended 0:${queued}`])
+        const late = collect()
+        yield* feed.attach(live, { epoch: 0, index: queued }, "complete", late.sink)
+        assert.deepStrictEqual(wordsOf(late.events), [`ended 0:${queued}`])
+      }), { queueBytesMax: 1500, ringBytesMax: 0 }))
+
   // Frames come in bursts with pauses, gaps and reboots; viewers join at any instant, from anywhere, as fast or slow as
   // they like; the ring is small, so joins cross the seam at any place.
   it.live("joins at any instant, from any position, have no hole and no repeat", () =>
@@ -283,61 +357,70 @@ describe("Feed", () => {
           ),
           fc.integer({ min: 1, max: 2000 }),
           fc.integer({ min: 1, max: 1500 }),
-          async (script, ringBytesMax, pageBytesMax) => {
-            await Effect.runPromise(withCore(() =>
-              Effect.gen(function*() {
-                const { sessions, id, ingestKey, connect, live, feed } = yield* begin
-                let [epoch, index] = [0, 0]
-                let publisher = yield* connect("0")
-                const sent: Array<{ readonly at: Position; readonly next: number; readonly word: string }> = []
-                const joins: Array<
-                  { readonly from: Position; readonly events: Array<FeedEvent>; fiber: Fiber.Fiber<void, unknown> }
-                > = []
-                for (const step of script) {
-                  if (step.do === "frames") {
-                    for (const frame of makeFrames(step.n, { epoch, from: index })) {
-                      assert.isUndefined(publisher.accept(frame.bytes))
-                      sent.push({
-                        at: { epoch, index: frame.first },
-                        next: frame.next,
-                        word: `${epoch}:${frame.first}+10`
+          // A fiber may give way anywhere that is not one synchronous step.
+          fc.constantFrom(3, 2048),
+          async (script, ringBytesMax, pageBytesMax, opsBeforeYield) => {
+            await Effect.runPromise(
+              withCore(() =>
+                Effect.gen(function*() {
+                  const { sessions, id, ingestKey, connect, live, feed } = yield* begin
+                  let [epoch, index] = [0, 0]
+                  let publisher = yield* connect("0")
+                  const sent: Array<{ readonly at: Position; readonly next: number; readonly word: string }> = []
+                  const joins: Array<
+                    { readonly from: Position; readonly events: Array<FeedEvent>; fiber: Fiber.Fiber<void, unknown> }
+                  > = []
+                  for (const step of script) {
+                    if (step.do === "frames") {
+                      for (const frame of makeFrames(step.n, { epoch, from: index })) {
+                        assert.isUndefined(publisher.accept(frame.bytes))
+                        sent.push({
+                          at: { epoch, index: frame.first },
+                          next: frame.next,
+                          word: `${epoch}:${frame.first}+10`
+                        })
+                        index = frame.next
+                      }
+                    } else if (step.do === "pause") yield* Effect.sleep(step.n)
+                    else if (step.do === "gap") index += step.n
+                    else if (step.do === "reboot") {
+                      publisher = yield* connect(String(++epoch))
+                      index = 0
+                    } else {
+                      const { events, sink } = slowly(step.every, step.turns)
+                      const from = step.from === "position" ? { epoch: 0, index: step.n } : step.from
+                      const at = feed.positionOf(live, from)
+                      const fiber = yield* Effect.forkChild(feed.attach(live, from, "complete", sink), {
+                        startImmediately: step.n % 2 === 0
                       })
-                      index = frame.next
+                      // Where "now" is, is decided when the feed starts.
+                      joins.push({
+                        from: step.from === "now" && step.n % 2 === 1 ? { epoch: -1, index: 0 } : at,
+                        events,
+                        fiber
+                      })
                     }
-                  } else if (step.do === "pause") yield* Effect.sleep(step.n)
-                  else if (step.do === "gap") index += step.n
-                  else if (step.do === "reboot") {
-                    publisher = yield* connect(String(++epoch))
-                    index = 0
-                  } else {
-                    const { events, sink } = slowly(step.every, step.turns)
-                    const from = step.from === "position" ? { epoch: 0, index: step.n } : step.from
-                    const at = feed.positionOf(live, from)
-                    const fiber = yield* Effect.forkChild(feed.attach(live, from, "complete", sink), {
-                      startImmediately: step.n % 2 === 0
-                    })
-                    // Where "now" is, is decided when the feed starts.
-                    joins.push({
-                      from: step.from === "now" && step.n % 2 === 1 ? { epoch: -1, index: 0 } : at,
-                      events,
-                      fiber
-                    })
                   }
-                }
-                yield* sessions.end(id, { key: ingestKey })
-                for (const { from, events, fiber } of joins) {
-                  yield* Fiber.join(fiber)
-                  const got = wordsOf(events)
-                  const frames = got.filter((word) => word.includes("+"))
-                  const wanted = sent.filter(({ at, next }) =>
-                    at.epoch > from.epoch || (at.epoch === from.epoch && next > from.index)
-                  ).map(({ word }) => word)
-                  // A feed that began at an unknown "now": whatever it got must be the end of what was sent.
-                  assert.deepStrictEqual(frames, from.epoch < 0 ? wanted.slice(wanted.length - frames.length) : wanted)
-                  assert.strictEqual(got.at(-1)?.startsWith("ended"), true)
-                  checkGaps(events)
-                }
-              }), { ringBytesMax, pageBytesMax, chunkBytesMax: 400 }))
+                  yield* sessions.end(id, { key: ingestKey })
+                  for (const { from, events, fiber } of joins) {
+                    yield* Fiber.join(fiber)
+                    const got = wordsOf(events)
+                    const frames = got.filter((word) => word.includes("+"))
+                    const wanted = sent.filter(({ at, next }) =>
+                      at.epoch > from.epoch || (at.epoch === from.epoch && next > from.index)
+                    ).map(({ word }) => word)
+                    // A feed that began at an unknown "now": whatever it got must be the end of what was sent.
+                    assert.deepStrictEqual(
+                      frames,
+                      from.epoch < 0 ? wanted.slice(wanted.length - frames.length) : wanted
+                    )
+                    assert.strictEqual(got.at(-1)?.startsWith("ended"), true)
+                    checkGaps(events)
+                  }
+                }), { ringBytesMax, pageBytesMax, chunkBytesMax: 400 }).pipe(
+                  Effect.provideService(Scheduler.MaxOpsBeforeYield, opsBeforeYield)
+                )
+            )
           }
         ),
         { numRuns: 100 }

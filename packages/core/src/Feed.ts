@@ -55,14 +55,18 @@ class Cursor implements Viewer {
   /** What comes before it is not wanted, or was sent. */
   next: Position
   isFull = false
-  /** Called when this reader must be taken out of the live ones: it is full, or the session has ended. */
+  /** Called when this reader must be taken out of the live ones: it is full, or there is nothing for it among them. */
   onStop: () => void = () => {}
+  /** What it was told of {@link Live.lostCount}. */
+  lostCount = 0
+  /** After the last frame that was sent. */
+  private seen: Position
   private readonly send: (event: FeedEvent) => boolean
   private readonly starts: Starts
   private announced = -1
 
   constructor(next: Position, starts: Starts, send: (event: FeedEvent) => boolean) {
-    this.next = next
+    this.next = this.seen = next
     this.starts = starts
     this.send = send
   }
@@ -80,19 +84,22 @@ class Cursor implements Viewer {
         reason: "device"
       })
     }
-    this.next = { epoch: frame.epoch, index: frame.next }
+    this.next = this.seen = { epoch: frame.epoch, index: frame.next }
     this.emit(frame)
   }
 
+  /** Samples that were shown are lost. Who has not seen them finds a gap there. */
   gap(gap: Gap): void {
-    this.emit(gap)
+    this.lostCount++
+    const to = comparePositions(gap.to, this.seen) < 0 ? gap.to : this.seen
+    if (comparePositions(gap.from, to) < 0) this.emit({ ...gap, to })
   }
 
   durable(position: Position): void {
     this.emit({ kind: kinds.durable, position })
   }
 
-  ended(): void {
+  stop(): void {
     this.onStop()
   }
 
@@ -181,6 +188,7 @@ export class Feed extends Tag {
             cursor.isFull = false
           }))
         )
+        cursor.lostCount = live.lostCount
         let isTold = false
         while (true) {
           if (cursor.isFull) {
@@ -194,12 +202,14 @@ export class Feed extends Tag {
               cursor.emit({ kind: kinds.caughtUp, position: cursor.next })
               cursor.durable(live.durable)
             })
-            if (!cursor.isFull && live.ended !== undefined) {
+            // The end may lie beyond what was shown here: then the rest is in the archive.
+            if (!cursor.isFull && live.ended !== undefined && live.covers(cursor.next)) {
               sink.send({ kind: kinds.ended, position: live.ended })
               return
             }
           } else if (comparePositions(cursor.next, live.durable) < 0) {
-            yield* sendPage(live, cursor, drain)
+            tellLosses(live, cursor)
+            if (!cursor.isFull) yield* sendPage(live, cursor, drain)
           } else {
             // Shown, out of the ring, not yet stored: the device will resend it, and then the archive has it.
             yield* moved(live)
@@ -240,13 +250,28 @@ export class Feed extends Tag {
 const positionOf = (live: Live, from: From): Position =>
   from === "start" ? { epoch: 0, index: 0 } : from === "now" ? live.head : from
 
+/** Tells what was lost while it was not among the live. */
+const tellLosses = (live: Live, cursor: Cursor): void => {
+  const gaps = live.lostSince(cursor.lostCount)
+  cursor.lostCount = live.lostCount - gaps.length
+  for (const gap of gaps) {
+    if (cursor.isFull) return
+    cursor.gap(gap)
+  }
+}
+
 /** One step among the live: ring, then viewers, all at once. Returns when full, when ended, when interrupted. */
 const follow = (live: Live, cursor: Cursor, onCaughtUp: () => void): Effect.Effect<void> =>
   Effect.callback((resume) => {
-    live.replay(cursor.next, (frame) => {
-      cursor.frame(frame)
-      return !cursor.isFull
-    })
+    // Between the loop's look and this step a fiber may give way, and the ring forget.
+    if (!live.covers(cursor.next)) return resume(Effect.void)
+    tellLosses(live, cursor)
+    if (!cursor.isFull) {
+      live.replay(cursor.next, (frame) => {
+        cursor.frame(frame)
+        return !cursor.isFull
+      })
+    }
     if (!cursor.isFull) onCaughtUp()
     if (cursor.isFull || live.ended !== undefined) return resume(Effect.void)
     const leave = (): void => {

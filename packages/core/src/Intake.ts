@@ -13,10 +13,10 @@ import {
   fitsIndex,
   type FrameError,
   frameError,
-  type GapReason,
   indexMax,
   isFrameError,
   kinds,
+  type Position,
   protocolLimits,
   readSamples
 } from "@thrum/protocol"
@@ -71,30 +71,45 @@ export class Intake {
   peer: IntakePeer | undefined
   /** No frame is accepted any more: the session is being sealed. */
   sealing = false
+  /** Another writer has moved the epoch on: nothing more of this intake will be stored. */
+  isFenced = false
 
-  /** `none`; or the queue was full and there is no room yet; or there is and the device was told to resend. */
-  private rewind: "none" | "wanted" | "told" = "none"
+  /**
+   * `none`; or the queue was full and there is no room yet; or there is and the device was told to resend; or it has
+   * begun to.
+   */
+  private rewind: "none" | "wanted" | "told" | "resending"
+  /** After the last frame that was not a repeat. Who was told to rewind and has not heard it yet goes on from there. */
+  private sent = 0
   /** Bytes of new frames since the device was told to rewind. */
   private bytesSinceTold = 0
   private readonly gaps: Array<IndexGap>
   private readonly live: Live
-  private readonly queue: WriteQueueShape
+  private readonly queue: Pick<WriteQueueShape, "offer" | "onRoom">
   private readonly limits: CoreLimitValues
   private readonly now: () => number
   private track: Track | undefined
 
+  /**
+   * @param gaps What the epoch leaves out, as the archive has it.
+   * @param older The intake whose place this one takes. What that one showed in the same epoch is not shown again.
+   */
   constructor(
     record: EpochRecord,
     gaps: ReadonlyArray<IndexGap>,
+    older: Intake | undefined,
     live: Live,
-    queue: WriteQueueShape,
+    queue: Pick<WriteQueueShape, "offer" | "onRoom">,
     limits: CoreLimitValues,
     now: () => number
   ) {
     this.epoch = record.epoch
     this.bootId = record.bootId
-    this.durable = this.queued = this.shown = record.durable
-    this.gaps = [...gaps]
+    const before = older?.epoch === record.epoch ? older : undefined
+    this.durable = this.queued = record.durable
+    this.shown = Math.max(record.durable, before?.shown ?? 0)
+    this.rewind = this.queued < this.shown ? "resending" : "none"
+    this.gaps = [...gaps, ...before?.gaps.filter((gap) => gap.from >= record.durable) ?? []]
     this.live = live
     this.queue = queue
     this.limits = limits
@@ -103,23 +118,34 @@ export class Intake {
 
   /** Where the device goes on, and what its `received` acks say: rewound, it counts from where it resends. */
   get received(): number {
-    return this.rewind === "told" ? this.queued : this.shown
+    return this.rewind === "told" || this.rewind === "resending" ? this.queued : this.shown
   }
 
   /** Whether frames were shown that are neither stored nor queued. */
   get isRewinding(): boolean {
-    return this.rewind !== "none"
+    return this.queued < this.shown
   }
 
   /** A device that says hello is told `received` as its next: it resends all that was shown and not queued. */
   resume(): number {
-    if (this.rewind !== "none") this.tellRewind(false)
+    if (this.rewind !== "none") this.rewind = "resending"
     return this.received
   }
 
-  /** Gives up what was shown and never queued, when no device is there to resend it. Viewers are told that it is lost. */
-  abandon(): void {
-    if (this.rewind !== "none") this.giveUp()
+  /** Gives up what was shown and is in `unstored` for good: no device will resend it. Viewers are told that it is lost. */
+  abandon(unstored: ReadonlyArray<IndexGap>): void {
+    for (const shown of this.missing(this.queued, this.shown)) {
+      for (const gap of unstored) {
+        const [from, to] = [Math.max(gap.from, shown.from), Math.min(gap.to, shown.to)]
+        if (from < to) this.lose([{ from, to }])
+      }
+    }
+  }
+
+  /** Another writer has moved the epoch on, and not with what was queued here. */
+  fence(): void {
+    this.isFenced = true
+    this.queued = this.durable
   }
 
   /**
@@ -135,6 +161,9 @@ export class Intake {
   }
 
   private take(message: Uint8Array): FrameError | undefined {
+    if (this.isFenced) {
+      return frameError("Overloaded", `Cannot accept the frame: another writer has moved epoch ${this.epoch} on`)
+    }
     if (this.sealing) {
       // Not "has ended": sealing may yet fail. A device that comes back then is told for certain.
       return frameError("Overloaded", `Cannot accept the frame: the session "${this.live.id}" is being sealed`)
@@ -163,34 +192,29 @@ export class Intake {
   }
 
   private takeNew(index: number, next: number, t0: number | undefined, message: Uint8Array): FrameError | undefined {
-    if (index > this.shown) {
-      const refusal = this.noteGap({ from: this.shown, to: index })
-      if (refusal !== undefined) return refusal
-    }
+    // Until the device has heard of the rewind it sends on. One that never resends gives itself away by the window, one
+    // that no longer has what it should resend by what it sends instead.
+    const givesUp = this.rewind === "resending" ||
+      (this.rewind === "told" && this.bytesSinceTold + message.length > 2 * protocolLimits.windowBytes.value)
+    const lost = givesUp ? this.missing(this.queued, this.shown) : []
+    if (this.gaps.length + lost.length + Number(index > this.shown) > this.limits.gapsMax) return this.refuseGap(index)
+    if (givesUp) this.giveUp(lost)
+    if (index > this.shown) this.gaps.push({ from: this.shown, to: index })
     const frame = new Frame(this.epoch, index, next, t0, message.slice())
     const track = this.track ?? this.begin(frame)
-    if (this.rewind === "told") {
-      // What was on its way when the rewind left. A device that never resends gives itself away by the window.
-      this.bytesSinceTold += frame.bytes.length
-      if (this.bytesSinceTold > 2 * protocolLimits.windowBytes.value) this.giveUp()
-    }
+    if (this.rewind === "told") this.bytesSinceTold += frame.bytes.length
     if (this.rewind === "none") {
       if (this.queue.offer(track, frame)) this.queued = next
       else this.wantRewind()
     }
-    this.shown = next
+    this.shown = this.sent = next
     this.live.publish(frame)
     this.peer?.onProgress()
     return undefined
   }
 
   private takeRepeat(index: number, next: number): FrameError | undefined {
-    if (this.gaps.some((gap) => index < gap.to && next > gap.from)) {
-      return frameError(
-        "OutOfOrder",
-        `Cannot accept the frame at ${this.epoch}:${index}: the stream has passed over it and is at ${this.received}`
-      )
-    }
+    if (this.isPassedOver(index, next)) return this.refuseLate(index)
     this.counts.duplicate++
     this.peer?.onProgress()
     return undefined
@@ -198,16 +222,22 @@ export class Intake {
 
   /** Shown before and not queued then: goes into the queue, and not to the viewers again. */
   private takeResent(index: number, next: number, t0: number | undefined, message: Uint8Array): FrameError | undefined {
-    if (this.rewind !== "told") return undefined
-    if (this.track === undefined) return undefined
-    if (!this.queue.offer(this.track, new Frame(this.epoch, index, next, t0, message.slice()))) {
+    if (this.isPassedOver(index, next)) return this.refuseLate(index)
+    // It was on its way when the device was told to rewind, again.
+    const isOld = this.rewind !== "resending" && index >= this.sent
+    this.sent = next
+    if (this.rewind === "wanted" || isOld) return undefined
+    this.rewind = "resending"
+    const lost = index > this.queued ? this.missing(this.queued, index) : []
+    if (this.gaps.length + lost.length > this.limits.gapsMax) return this.refuseGap(index)
+    const frame = new Frame(this.epoch, index, next, t0, message.slice())
+    if (!this.queue.offer(this.track ?? this.begin(frame), frame)) {
       this.wantRewind()
       return undefined
     }
-    if (index > this.queued) this.lose({ from: this.queued, to: index })
+    this.lose(lost)
     this.queued = next
     if (this.queued === this.shown) this.rewind = "none"
-    this.bytesSinceTold = 0
     this.peer?.onProgress()
     return undefined
   }
@@ -231,7 +261,11 @@ export class Intake {
         this.peer?.onProgress()
       },
       onFenced: (met) => {
-        if (this.live.intake === this) this.live.intake = undefined
+        this.fence()
+        // A later epoch has begun: nobody will ask again what became of this one.
+        if (this.live.intake !== undefined && this.live.intake.epoch !== this.epoch) {
+          this.abandon([{ from: met.durable, to: indexMax }])
+        }
         this.peer?.onFenced(met)
       }
     }
@@ -242,42 +276,55 @@ export class Intake {
     if (this.rewind === "wanted") return
     this.rewind = "wanted"
     this.queue.onRoom(() => {
-      if (this.rewind === "wanted") this.tellRewind(true)
+      if (this.rewind !== "wanted") return
+      this.rewind = "told"
+      this.bytesSinceTold = 0
+      this.peer?.onRewind(this.queued)
     })
   }
 
-  private tellRewind(aloud: boolean): void {
-    this.rewind = "told"
-    this.bytesSinceTold = 0
-    if (aloud) this.peer?.onRewind(this.queued)
-  }
-
   /** The device goes on as if it had not been told to resend: what it showed and did not resend is lost. */
-  private giveUp(): void {
-    this.lose({ from: this.queued, to: this.shown })
+  private giveUp(lost: ReadonlyArray<IndexGap>): void {
+    this.lose(lost)
     this.queued = this.shown
     this.rewind = "none"
   }
 
-  private lose(gap: IndexGap): void {
-    this.noteGap(gap)
-    this.tellGap(gap, "lost")
-  }
-
-  private tellGap(gap: IndexGap, reason: GapReason): void {
-    const at = (index: number): { readonly epoch: number; readonly index: number } => ({ epoch: this.epoch, index })
-    this.live.tellGap({ kind: kinds.gap, from: at(gap.from), to: at(gap.to), reason })
-  }
-
-  private noteGap(gap: IndexGap): FrameError | undefined {
-    if (this.gaps.length >= this.limits.gapsMax) {
-      return frameError(
-        "OutOfOrder",
-        `Cannot accept the frame at ${this.epoch}:${gap.to}: the epoch has ${this.gaps.length} gaps, begin a new one`
-      )
+  private lose(lost: ReadonlyArray<IndexGap>): void {
+    const at = (index: number): Position => ({ epoch: this.epoch, index })
+    for (const gap of lost) {
+      this.gaps.push(gap)
+      this.live.tellLost({ kind: kinds.gap, from: at(gap.from), to: at(gap.to), reason: "lost" })
     }
-    this.gaps.push(gap)
-    return undefined
+  }
+
+  /** What was shown of `[from, to)`: all but what the device itself had passed over. */
+  private missing(from: number, to: number): ReadonlyArray<IndexGap> {
+    const missing: Array<IndexGap> = []
+    for (const gap of this.gaps.filter((gap) => gap.to > from && gap.from < to).toSorted((a, b) => a.from - b.from)) {
+      if (from < gap.from) missing.push({ from, to: gap.from })
+      from = gap.to
+    }
+    if (from < to) missing.push({ from, to })
+    return missing
+  }
+
+  private isPassedOver(index: number, next: number): boolean {
+    return this.gaps.some((gap) => index < gap.to && next > gap.from)
+  }
+
+  private refuseLate(index: number): FrameError {
+    return frameError(
+      "OutOfOrder",
+      `Cannot accept the frame at ${this.epoch}:${index}: the stream has passed over it and is at ${this.received}`
+    )
+  }
+
+  private refuseGap(index: number): FrameError {
+    return frameError(
+      "OutOfOrder",
+      `Cannot accept the frame at ${this.epoch}:${index}: the epoch has ${this.gaps.length} gaps, begin a new one`
+    )
   }
 }
 

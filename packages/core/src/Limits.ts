@@ -22,6 +22,9 @@ export interface CoreLimitValues {
   readonly pageBytesMax: number
   /** Gaps remembered per epoch to tell a repeat from a late sample. At the bound the device must begin a new epoch. */
   readonly gapsMax: number
+  /** Losses remembered per session for viewers that are set aside while they are told, about 100 bytes each. At the bound
+   * the oldest go: a viewer that is set aside for that long is not told of them. */
+  readonly lostMax: number
   /** Milliseconds between two tellings of the durable watermark to viewers. */
   readonly durableEveryMs: number
   /** Milliseconds a session stays in memory after the last device and viewer left it. */
@@ -42,6 +45,7 @@ export const coreLimits: CoreLimitValues = {
   ringsBytesMax: 64 * 1024 * 1024,
   pageBytesMax: 512 * 1024,
   gapsMax: 10_000,
+  lostMax: 1_000,
   durableEveryMs: 100,
   idleMs: 10_000,
   endWaitMs: 10_000,

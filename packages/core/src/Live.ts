@@ -17,7 +17,8 @@ export interface Viewer {
   readonly frame: (frame: Frame) => void
   readonly gap: (gap: Gap) => void
   readonly durable: (position: Position) => void
-  readonly ended: (position: Position) => void
+  /** No more events: the session has ended, or what comes next is in the archive and not here. */
+  readonly stop: () => void
 }
 
 /** Bytes in all rings together, shared by all sessions of a hub. */
@@ -51,6 +52,8 @@ export class Live {
   private ring: Array<Frame | undefined> = []
   private oldest = 0
   private ringBytes = 0
+  private readonly lost: Array<Gap> = []
+  private lostBefore = 0
   private readonly waiting: Set<() => void> = new Set()
 
   constructor(record: SessionRecord, limits: CoreLimitValues, rings: RingsBytes) {
@@ -77,9 +80,30 @@ export class Live {
     for (const viewer of this.viewers) viewer.frame(frame)
   }
 
-  /** Tells the viewers of samples that were shown and will never be stored. */
-  tellGap(gap: Gap): void {
+  /**
+   * Tells the viewers of samples that were shown and will never be stored; those who are set aside, when they are back.
+   * Who joins from now on is not shown them.
+   */
+  tellLost(gap: Gap): void {
+    if (this.lost.push(gap) > this.limits.lostMax) {
+      this.lost.shift()
+      this.lostBefore++
+    }
+    for (const frame of this.ring.splice(this.oldest)) {
+      if (frame === undefined || !isWithin(frame, gap)) this.ring.push(frame)
+      else this.giveBack(frame)
+    }
     for (const viewer of this.viewers) viewer.gap(gap)
+  }
+
+  /** Gaps told lost so far: a number for {@link lostSince}. */
+  get lostCount(): number {
+    return this.lostBefore + this.lost.length
+  }
+
+  /** What was told lost since `count`. The last `CoreLimits.lostMax` are remembered. */
+  lostSince(count: number): ReadonlyArray<Gap> {
+    return count === this.lostCount ? [] : this.lost.slice(Math.max(0, count - this.lostBefore))
   }
 
   /** Moves the durable watermark, never back. */
@@ -89,13 +113,19 @@ export class Live {
     this.wake()
   }
 
-  /** Seals: nothing is published after this. */
-  end(position: Position): void {
+  /** The archive has moved on to `position` without us: who watches must go there for what was never shown here. */
+  catchUp(position: Position): void {
+    this.clear()
+    this.head = this.kept = position
     this.moveDurable(position)
+    for (const viewer of this.viewers) viewer.stop()
+  }
+
+  /** Seals: nothing is published after this, and the archive has all there is. */
+  end(position: Position): void {
     this.ended = position
-    this.head = position
+    this.catchUp(position)
     this.wake()
-    for (const viewer of this.viewers) viewer.ended(position)
   }
 
   /** Calls `resume` once, when the durable watermark moves or the session ends. Returns how to take that back. */
@@ -132,12 +162,16 @@ export class Live {
     for (const resume of waiting) resume()
   }
 
+  private giveBack(frame: Frame): void {
+    this.ringBytes -= frame.bytes.length
+    this.rings.bytes -= frame.bytes.length
+  }
+
   private forgetOldest(): boolean {
     const frame = this.ring[this.oldest]
     if (frame === undefined) return false
     this.ring[this.oldest++] = undefined
-    this.ringBytes -= frame.bytes.length
-    this.rings.bytes -= frame.bytes.length
+    this.giveBack(frame)
     this.kept = { epoch: frame.epoch, index: frame.next }
     if (this.oldest * 2 > this.ring.length) {
       this.ring = this.ring.slice(this.oldest)
@@ -146,3 +180,6 @@ export class Live {
     return true
   }
 }
+
+const isWithin = (frame: Frame, { from, to }: Gap): boolean =>
+  frame.epoch === from.epoch && frame.index >= from.index && frame.next <= to.index

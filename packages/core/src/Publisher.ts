@@ -25,13 +25,18 @@ export class Publisher implements IntakePeer {
   private readonly peer: PublisherPeer
   private closed: FrameError | undefined
 
-  constructor(live: Live, intake: Intake, peer: PublisherPeer) {
+  /** Takes the place of the session's publisher. One that a newer connection has overtaken is closed instead. */
+  constructor(live: Live, intake: Intake, peer: PublisherPeer, isOvertaken: boolean) {
     this.live = live
     this.intake = intake
     this.peer = peer
-    this.next = intake.resume()
-    intake.peer = this
-    live.publisher = this
+    this.next = isOvertaken ? intake.received : intake.resume()
+    if (isOvertaken) this.supersede()
+    else {
+      live.publisher?.supersede()
+      intake.peer = this
+      live.publisher = this
+    }
   }
 
   get epoch(): number {
@@ -64,6 +69,11 @@ export class Publisher implements IntakePeer {
     this.closed = why
     this.leave()
     this.peer.onClose(why)
+  }
+
+  /** Ends this connection for a newer one. */
+  supersede(): void {
+    this.close(frameError("Superseded", `Cannot go on: a newer connection publishes the session "${this.live.id}"`))
   }
 
   /** The door is gone. */

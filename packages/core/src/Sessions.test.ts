@@ -1,6 +1,6 @@
 import { assert, it } from "@effect/vitest"
 import { type FrameError, isFrameError } from "@thrum/protocol"
-import { Effect, Exit, Fiber, Layer, Scope } from "effect"
+import { Effect, Exit, Fiber, Latch, Layer, Scope } from "effect"
 import { describe } from "vitest"
 import {
   Archive,
@@ -63,6 +63,13 @@ const stored = Effect.fnUntraced(function*(id: SessionId) {
   const chunks = yield* archive.read(id, { epoch: 0, index: 0 }, 1 << 24)
   return chunks.map(({ epoch, first, next }) => [epoch, first, next])
 })
+
+/** Runs an effect on another core on the same archive. */
+const elsewhere = <A, E>(effect: Effect.Effect<A, E, Hub | Sessions | WriteQueue | Scope.Scope>) =>
+  Effect.flatMap(Archive, (archive) =>
+    Effect.scoped(effect).pipe(
+      Effect.provide(coreLayer.pipe(Layer.provide(Layer.succeed(Archive, archive)), Layer.fresh))
+    ))
 
 const until = (condition: () => boolean): Effect.Effect<void> =>
   Effect.sleep(2).pipe(Effect.repeat({ until: () => Effect.sync(condition) }), Effect.timeout(5000), Effect.orDie)
@@ -217,7 +224,7 @@ describe("Sessions", () => {
           frame: (frame) => shown.push(frame.index),
           gap: () => assert.fail("nothing is missing"),
           durable: () => {},
-          ended: () => {}
+          stop: () => {}
         })
         const frames = makeFrames(40)
         trouble.hold()
@@ -257,7 +264,7 @@ describe("Sessions", () => {
           frame: () => {},
           gap: (gap) => lost.push([gap.from.index, gap.to.index]),
           durable: () => {},
-          ended: () => {}
+          stop: () => {}
         })
         trouble.hold()
         acceptAll(publisher, makeFrames(40, { count: 1000 }))
@@ -344,4 +351,122 @@ describe("Sessions", () => {
         assert.strictEqual(epochs[0]?.durable, 1000)
       }).pipe(Effect.provide(layer))
     }))
+
+  it.live("a device that was on another instance meanwhile goes on where that one left off", () =>
+    withCore(() =>
+      Effect.gen(function*() {
+        const { connect, id, ingestKey } = yield* begin
+        const here = yield* connect("1")
+        acceptAll(here, makeFrames(3))
+        yield* until(() => here.durable === 30)
+        yield* elsewhere(Effect.gen(function*() {
+          const there = yield* (yield* Sessions).publish(id, { key: ingestKey, bootId: "1" }, listen().peer)
+          acceptAll(there, makeFrames(3, { from: 30 }))
+          yield* until(() => there.durable === 60)
+        }))
+        const again = yield* connect("1")
+        assert.strictEqual(again.next, 60)
+        acceptAll(again, makeFrames(1, { from: 60 }))
+        yield* until(() => again.durable === 70)
+        assert.deepStrictEqual(again.live.head, { epoch: 0, index: 70 })
+      })
+    ))
+
+  it.live("while the archive is away, a device that has all that comes next goes on here, another must wait", () =>
+    withCore((trouble) =>
+      Effect.gen(function*() {
+        const { sessions, connect, id, ingestKey } = yield* begin
+        acceptAll(yield* connect("1"), makeFrames(3))
+        trouble.failOpening(true)
+        const hello = (next: number) => sessions.publish(id, { key: ingestKey, bootId: "1", next }, listen().peer)
+        assert.strictEqual((yield* hello(30)).next, 30)
+        assert.strictEqual((yield* Effect.flip(hello(31)))._tag, "ArchiveUnavailable")
+      })
+    ))
+
+  it.live("a hello whose look-up took long does not take the place of one that came after it", () =>
+    Effect.gen(function*() {
+      const { layer } = makeTroubledArchive()
+      yield* Effect.gen(function*() {
+        const archive = yield* Archive
+        const latch = Latch.makeUnsafe(false)
+        let lookUps = 0
+        // The first look-up waits, others do not.
+        const session: typeof archive.session = (id) =>
+          lookUps++ === 0 ? Effect.andThen(latch.await, archive.session(id)) : archive.session(id)
+        const core = coreLayer.pipe(Layer.provide(Layer.succeed(Archive, { ...archive, session })))
+        yield* Effect.gen(function*() {
+          const { connect } = yield* begin
+          const [toldFirst, toldSecond] = [listen(), listen()]
+          const first = yield* Effect.forkScoped(connect("1", toldFirst), { startImmediately: true })
+          const second = yield* connect("1", toldSecond)
+          yield* latch.open
+          yield* Fiber.join(first)
+          assert.deepStrictEqual(toldFirst.closes.map((why) => why.name), ["Superseded"])
+          assert.deepStrictEqual(toldSecond.closes, [])
+          acceptAll(second, makeFrames(1))
+        }).pipe(Effect.provide(core))
+      }).pipe(Effect.provide(layer), Effect.scoped)
+    }))
+
+  it.live("end() that fails gives nothing up: a device that comes back resends what was not queued", () =>
+    withCore((trouble) =>
+      Effect.gen(function*() {
+        const { sessions, id, ingestKey, connect } = yield* begin
+        const frames = makeFrames(40)
+        trouble.hold()
+        yield* Effect.scoped(Effect.gen(function*() {
+          acceptAll(yield* connect("1"), frames)
+        }))
+        assert.strictEqual((yield* Effect.flip(sessions.end(id, { key: ingestKey })))._tag, "NotFlushed")
+        trouble.release()
+        const again = yield* connect("1")
+        assert.isBelow(again.next, 400)
+        for (const frame of frames.filter((frame) => frame.first >= again.next)) {
+          assert.isUndefined(again.accept(frame.bytes))
+          yield* Effect.sleep(1)
+        }
+        assert.strictEqual((yield* sessions.end(id, { key: ingestKey })).samples, 400)
+      }), { queueBytesMax: 1500, endWaitMs: 100 }))
+
+  it.live("an end and a rewind may cross: what was asked for comes again, then the session ends", () =>
+    withCore((trouble) =>
+      Effect.gen(function*() {
+        const { sessions, id, connect } = yield* begin
+        const told = listen()
+        const publisher = yield* connect("1", told)
+        const frames = makeFrames(40)
+        trouble.hold()
+        acceptAll(publisher, frames)
+        trouble.release()
+        yield* until(() => told.rewinds.length > 0)
+        const ending = yield* Effect.forkScoped(sessions.end(id, { publisher, final: 400 }), { startImmediately: true })
+        while (publisher.intake.isRewinding) {
+          for (const frame of frames.filter((frame) => frame.first >= told.rewinds.at(-1)!)) {
+            assert.isUndefined(publisher.accept(frame.bytes))
+          }
+          yield* Effect.sleep(2)
+        }
+        assert.strictEqual((yield* Fiber.join(ending)).samples, 400)
+      }), { queueBytesMax: 1500 }))
+
+  it.live("a reboot while the device was to resend: what only viewers have is told lost", () =>
+    withCore((trouble) =>
+      Effect.gen(function*() {
+        const { connect } = yield* begin
+        const publisher = yield* connect("1")
+        const lost: Array<readonly [number, number]> = []
+        publisher.live.viewers.add({
+          frame: () => {},
+          gap: (gap) => lost.push([gap.from.index, gap.to.index]),
+          durable: () => {},
+          stop: () => {}
+        })
+        trouble.hold()
+        acceptAll(publisher, makeFrames(40))
+        const { queued } = publisher.intake
+        trouble.release()
+        yield* connect("2")
+        assert.deepStrictEqual(lost, [[queued, 400]])
+      }), { queueBytesMax: 1500 }))
 })

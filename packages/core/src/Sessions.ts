@@ -1,9 +1,9 @@
 /**
  * The life of a session: created, published to, ended. Control plane; what happens per frame is in `Intake.ts`.
  */
-import { type Description, frameError, type Position } from "@thrum/protocol"
+import { type Description, frameError, indexMax, type Position } from "@thrum/protocol"
 import { Clock, Context, Data, Effect, Exit, Layer, Scope, Semaphore } from "effect"
-import { Archive, type ArchiveUnavailable } from "./Archive.ts"
+import { Archive, ArchiveUnavailable } from "./Archive.ts"
 import { Hub } from "./Hub.ts"
 import { hashIngestKey, isIngestKey, makeIngestKey } from "./IngestKey.ts"
 import { Intake } from "./Intake.ts"
@@ -59,6 +59,14 @@ export class EndMismatch extends EndMismatchBase {
   }
 }
 
+/** What a device says when it connects. */
+export interface PublishHello {
+  readonly key: string | undefined
+  readonly bootId: string
+  /** The index of the first sample it can send, when known. */
+  readonly next?: number | undefined
+}
+
 export interface SessionsShape {
   /** Makes a session. The ingest key is in the answer and nowhere else. */
   readonly create: (
@@ -79,7 +87,7 @@ export interface SessionsShape {
    */
   readonly publish: (
     id: SessionId,
-    hello: { readonly key: string | undefined; readonly bootId: string },
+    hello: PublishHello,
     peer: PublisherPeer
   ) => Effect.Effect<
     Publisher,
@@ -121,16 +129,42 @@ export class Sessions extends Tag {
         return made
       }
 
-      const intakeOf = Effect.fnUntraced(function*(live: Live, bootId: string) {
+      // A hello whose look-up took long must not take the place of one that came after it and was quicker.
+      let hellos = 0
+      const newest = new WeakMap<Live, number>()
+
+      const gapsOf = ({ id, epochs }: SessionRecord, epoch: number) =>
+        epochs[epoch]?.samples === epochs[epoch]?.durable ? Effect.succeed([]) : archive.gaps(id, epoch)
+
+      /** What an epoch that is over leaves out, but for what waits in the queue. */
+      const unstored = (record: SessionRecord, epoch: number) =>
+        Effect.map(gapsOf(record, epoch), (gaps) => [
+          ...gaps,
+          { from: record.epochs[epoch]?.durable ?? 0, to: indexMax }
+        ])
+
+      const intakeOf = Effect.fnUntraced(function*(live: Live, { bootId, next }: PublishHello) {
         if (live.ended !== undefined) return yield* new SessionEnded({ id: live.id })
-        const known = live.intake
-        if (known?.bootId === bootId) {
-          return known.sealing ? yield* new SessionEnded({ id: live.id }) : known
-        }
-        const record = yield* archive.openEpoch(live.id, bootId)
-        const gaps = record.samples === record.durable ? [] : yield* archive.gaps(live.id, record.epoch)
-        const intake = new Intake(record, gaps, live, queue, limits, now)
+        const known = live.intake?.bootId === bootId ? live.intake : undefined
+        // While the archive is away a device goes on here, unless it lacks what comes next here: another instance may
+        // have stored that, and it would be taken for a gap.
+        const canGoOn = known !== undefined && next !== undefined && next <= known.received
+        const record = yield* archive.openEpoch(live.id, bootId).pipe(
+          Effect.catchTag("ArchiveUnavailable", (error) => canGoOn ? Effect.undefined : Effect.fail(error))
+        )
+        if (known?.isFenced === false && (record === undefined || record.durable <= known.queued)) return known
+        if (record === undefined) return yield* new ArchiveUnavailable({ doing: "open the epoch", cause: "fenced" })
+        // The older intake takes no more frames while we ask what became of those it took.
+        live.publisher?.supersede()
+        known?.fence()
+        const older = live.intake
+        const stored = yield* archive.session(live.id)
+        const gaps = yield* gapsOf(stored, record.epoch)
+        older?.abandon(older.epoch === record.epoch ? gaps : yield* unstored(stored, older.epoch))
+        const intake = new Intake(stored.epochs[record.epoch] ?? record, gaps, older, live, queue, limits, now)
         live.intake = intake
+        // Another instance, or a commit whose answer was lost, may have stored what was never shown here.
+        if (isAhead(stored, live.head)) live.catchUp(durableOf(stored))
         return intake
       })
 
@@ -147,15 +181,15 @@ export class Sessions extends Tag {
       })
 
       const publish: SessionsShape["publish"] = Effect.fn("Sessions.publish")(function*(id, hello, peer) {
+        const order = ++hellos
         const live = yield* hub.open(id)
         yield* refuseUnlessKey(live.record, hello.key)
         return yield* gate(live).withPermit(Effect.gen(function*() {
-          const intake = yield* intakeOf(live, hello.bootId)
-          live.publisher?.close(
-            frameError("Superseded", `Cannot go on: a newer connection publishes the session "${id}"`)
-          )
+          const isOvertaken = order < (newest.get(live) ?? 0)
+          const intake = isOvertaken && live.intake !== undefined ? live.intake : yield* intakeOf(live, hello)
+          if (!isOvertaken) newest.set(live, order)
           return yield* Effect.acquireRelease(
-            Effect.sync(() => new Publisher(live, intake, peer)),
+            Effect.sync(() => new Publisher(live, intake, peer, isOvertaken)),
             (publisher) => Effect.andThen(Effect.sync(() => publisher.leave()), holdUntilFlushed(id))
           )
         }))
@@ -175,33 +209,35 @@ export class Sessions extends Tag {
         }
       }
 
+      const notFlushed = ({ id }: Live) => ({
+        duration: limits.endWaitMs,
+        orElse: () => Effect.fail(new NotFlushed({ id, waitedMs: limits.endWaitMs }))
+      })
+
+      /** What was shown while the queue was full comes again, if there is a device to send it. */
+      const resent = (live: Live, intake: Intake): Effect.Effect<void, NotFlushed> => {
+        const isResending = Effect.sync(() => intake.isRewinding && live.publisher !== undefined)
+        return Effect.sleep("20 millis").pipe(
+          Effect.repeat({ while: () => isResending }),
+          Effect.when(isResending),
+          Effect.timeoutOrElse(notFlushed(live)),
+          Effect.asVoid
+        )
+      }
+
       const seal = Effect.fnUntraced(function*(live: Live) {
         const { intake } = live
-        if (intake !== undefined) {
-          // What was shown while the queue was full comes again, if there is a device to send it.
-          const isResending = Effect.sync(() => intake.isRewinding && live.publisher !== undefined)
-          yield* Effect.sleep("20 millis").pipe(
-            Effect.repeat({ while: () => isResending }),
-            Effect.when(isResending),
-            Effect.timeoutOrElse({
-              duration: limits.endWaitMs,
-              orElse: () => Effect.fail(new NotFlushed({ id: live.id, waitedMs: limits.endWaitMs }))
-            })
-          )
-          intake.abandon()
-          intake.sealing = true
-        }
+        if (intake !== undefined) intake.sealing = true
         const unseal = Effect.sync(() => {
           if (intake !== undefined) intake.sealing = false
         })
         const record = yield* queue.flushed(live.id).pipe(
-          Effect.timeoutOrElse({
-            duration: limits.endWaitMs,
-            orElse: () => Effect.fail(new NotFlushed({ id: live.id, waitedMs: limits.endWaitMs }))
-          }),
+          Effect.timeoutOrElse(notFlushed(live)),
           Effect.andThen(archive.seal(live.id, now())),
           Effect.onError(() => unseal)
         )
+        // Not before: had it failed, the device might have come back with what it was not told to resend yet.
+        if (intake?.isRewinding === true) intake.abandon(yield* unstored(record, intake.epoch))
         live.end(durableOf(record))
         live.intake = undefined
         return record
@@ -212,11 +248,13 @@ export class Sessions extends Tag {
           const live = yield* hub.open(id)
           if ("key" in by) yield* refuseUnlessKey(live.record, by.key)
           return yield* gate(live).withPermit(Effect.gen(function*() {
+            if (live.ended !== undefined) return standingOf(yield* archive.session(id))
+            if (live.intake !== undefined) yield* resent(live, live.intake)
+            // Only now: an end and a rewind may cross.
             if ("final" in by && by.final !== by.publisher.received) {
               const { epoch, received } = by.publisher
               return yield* new EndMismatch({ id, epoch, final: by.final, received })
             }
-            if (live.ended !== undefined) return standingOf(yield* archive.session(id))
             const record = yield* seal(live)
             const publisher = live.publisher
             if (publisher !== undefined && !("publisher" in by && by.publisher === publisher)) {
@@ -250,6 +288,12 @@ export class Sessions extends Tag {
     })
   )
 }
+
+/** Whether samples are stored that come after `head`, in its epoch or a later one. */
+const isAhead = (record: SessionRecord, head: Position): boolean =>
+  record.epochs.some(({ epoch, durable }) =>
+    epoch === head.epoch ? durable > head.index : epoch > head.epoch && durable > 0
+  )
 
 const refuseUnlessKey = (
   record: SessionRecord,

@@ -12,6 +12,8 @@ export interface Trouble {
   readonly fail: (n: number, afterwards?: boolean) => void
   /** Reads fail from now on, or no longer. */
   readonly failReads: (failing: boolean) => void
+  /** Epochs cannot be opened from now on, or can again. */
+  readonly failOpening: (failing: boolean) => void
   /** Every group that was committed, in order. */
   readonly groups: ReadonlyArray<ReadonlyArray<Append>>
 }
@@ -22,7 +24,7 @@ const unavailable = (doing: string): ArchiveUnavailable => new ArchiveUnavailabl
 export const makeTroubledArchive = (): { readonly layer: Layer.Layer<Archive>; readonly trouble: Trouble } => {
   const latch = Latch.makeUnsafe(true)
   const groups: Array<ReadonlyArray<Append>> = []
-  let [failures, areDone, readsFail] = [0, false, false]
+  let [failures, areDone, readsFail, openingFails] = [0, false, false, false]
   const layer = Layer.effect(
     Archive,
     Effect.gen(function*() {
@@ -39,6 +41,10 @@ export const makeTroubledArchive = (): { readonly layer: Layer.Layer<Archive>; r
           groups.push(group)
           return yield* archive.append(group)
         }),
+        openEpoch: (id, bootId) =>
+          Effect.suspend(() =>
+            openingFails ? Effect.fail(unavailable("open an epoch")) : archive.openEpoch(id, bootId)
+          ),
         read: (id, from, bytesMax) =>
           Effect.suspend(() => readsFail ? Effect.fail(unavailable("read")) : archive.read(id, from, bytesMax))
       })
@@ -55,6 +61,9 @@ export const makeTroubledArchive = (): { readonly layer: Layer.Layer<Archive>; r
       },
       failReads: (failing) => {
         readsFail = failing
+      },
+      failOpening: (failing) => {
+        openingFails = failing
       },
       groups
     }

@@ -60,7 +60,8 @@ export const servePublisher: (
   if (isFrameError(hello)) return refuse(ws, hello)
 
   const acks = new AckPacer(ws, isSure)
-  const published = yield* sessions.publish(id, { key: hello.key ?? bearer, bootId: hello.bootId }, acks.peer).pipe(
+  const { bootId, next } = hello
+  const published = yield* sessions.publish(id, { key: hello.key ?? bearer, bootId, next }, acks.peer).pipe(
     Effect.result
   )
   if (published._tag === "Failure") return refuse(ws, refusalOf(published.failure))
