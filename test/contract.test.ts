@@ -28,11 +28,18 @@ import { Cause, Context, Effect, Layer, Logger, ManagedRuntime } from "effect"
 import * as Yaml from "effect/encoding/Yaml"
 import { HttpRouter, HttpServer } from "effect/http"
 import { type IncomingMessage, request } from "node:http"
+import { brotliDecompressSync, gunzipSync, zstdDecompressSync } from "node:zlib"
 import { afterAll, afterEach, assert, beforeAll, describe, it } from "vitest"
 import { declared } from "../packages/server/src/http/Api.ts"
 import { Draining, httpRoutes, SocketDoors } from "../packages/server/src/http/mod.ts"
 import { Doors } from "../packages/server/src/ws/Doors.ts"
 import { makeNodeServer } from "../packages/server/src/ws/Upgrade.ts"
+import { describeExamples } from "./contract/Examples.ts"
+import { describeFrames } from "./contract/Frames.ts"
+import { describeRanges } from "./contract/Ranges.ts"
+import type { Rig } from "./contract/Rig.ts"
+import { describeStreams } from "./contract/Streams.ts"
+import { describeSummaries } from "./contract/Summaries.ts"
 import {
   answersDeclared,
   answersSeen,
@@ -46,11 +53,13 @@ import {
 
 // ---- A server whose troubles are ours to choose
 
-type Trouble = "none" | "down" | "broken" | "silent" | "commits" | "later pages"
+type Trouble = "none" | "down" | "broken" | "silent" | "commits"
 let trouble: Trouble = "none"
 let isDraining = false
 /** Reads of stored frames. */
 let pagesRead = 0
+/** How many more of them succeed. */
+let pagesLeft = Number.POSITIVE_INFINITY
 /** What was logged. */
 const logged: Array<string> = []
 
@@ -84,7 +93,7 @@ const troubled = (archive: ArchiveShape): ArchiveShape => ({
   read: (id, from, bytesMax) =>
     Effect.suspend(() => {
       pagesRead++
-      return trouble === "later pages" && from.index > 0 ?
+      return pagesLeft-- <= 0 ?
         Effect.fail(new ArchiveUnavailable({ doing: "read", cause: "no" })) :
         archive.read(id, from, bytesMax)
     }),
@@ -140,6 +149,7 @@ afterAll(() => runtime.dispose())
 afterEach(() => {
   trouble = "none"
   isDraining = false
+  pagesLeft = Number.POSITIVE_INFINITY
 })
 
 // ---- What every test needs
@@ -215,7 +225,16 @@ const isObject = (u: unknown): u is Json => typeof u === "object" && u !== null 
 const parts = (u: unknown): Json => isObject(u) ? u : {}
 const listOf = (u: unknown): ReadonlyArray<unknown> => Array.isArray(u) ? u : []
 
-const annotations = new Set(["title", "description", "default", "example", "examples", "nullable", "x-line-schema"])
+const annotations = new Set([
+  "title",
+  "description",
+  "default",
+  "example",
+  "examples",
+  "nullable",
+  "x-line-schema",
+  "x-event-schema"
+])
 const unionOf = (alternatives: ReadonlyArray<unknown>): unknown => {
   const flat = alternatives.flatMap((one) => isObject(one) && "either" in one ? listOf(one["either"]) : [one])
   const sorted = flat.toSorted((a, b) => JSON.stringify(a) < JSON.stringify(b) ? -1 : 1)
@@ -243,6 +262,7 @@ const canonical = (u: unknown): unknown => {
   if (Array.isArray(allOf)) return canonical(allOf.map(parts).reduce(both, beside))
   const alternatives = u["anyOf"] ?? u["oneOf"]
   if (Array.isArray(alternatives)) return unionOf(alternatives.map(canonical))
+  if (listOf(u["enum"])[0] === null) return { type: "null" }
   if (u["nullable"] === true) return unionOf([canonical({ ...u, nullable: false }), { type: "null" }])
   const schema: Json = {}
   for (const [key, value] of Object.entries(u)) {
@@ -263,9 +283,13 @@ const canonical = (u: unknown): unknown => {
   return schema
 }
 
-/** In a URL a boolean is one of two texts. */
-const inQuery = (schema: unknown): unknown =>
-  parts(schema)["type"] === "boolean" ? { enum: ["false", "true"] } : canonical(schema)
+/** In a URL a boolean is one of two texts, and a whole number is digits. */
+const inQuery = (schema: unknown): unknown => {
+  const { type, minimum } = parts(schema)
+  if (type === "boolean") return { enum: ["false", "true"] }
+  if (type !== "integer") return canonical(schema)
+  return { type: "string", pattern: minimum === 0 ? "^(0|[1-9]\\d{0,15})$" : "^[1-9]\\d{0,15}$" }
+}
 
 const contentOf = (of: unknown): unknown =>
   Object.fromEntries(
@@ -283,7 +307,7 @@ const operationsOf = (document: Json): Json =>
           tags: operation["tags"],
           security: operation["security"] ?? [],
           parameters: listOf(operation["parameters"]).map(parts).map((parameter) => ({
-            name: parameter["name"],
+            name: parameter["in"] === "header" ? String(parameter["name"]).toLowerCase() : parameter["name"],
             in: parameter["in"],
             required: parameter["required"] ?? false,
             schema: inQuery(parameter["schema"])
@@ -396,7 +420,8 @@ describe("sessions", () => {
     [{ rate: 100, channels: [{ name: "x", unit: "m".repeat(17) }] }, "#/channels/0/unit", ""],
     [{ rate: 100, channels: [{ name: "x", scale: 0 }] }, "#/channels/0/scale", "must not be 0"],
     [{ rate: 100, channels: [{ name: "x", "a/b~c": 1 }] }, "#/channels/0/a~1b~0c", ""],
-    [{ rate: 100, gravity: "yes" }, "#/gravity", ""]
+    [{ rate: 100, gravity: "yes" }, "#/gravity", ""],
+    ["{\"rate\":100,\"\\ud800\":1}", "#/%EF%BF%BD", ""]
   ])("are refused for %j, and the value is named", async (body, pointer, said) => {
     const answer = await post("/sessions", body)
     assert.strictEqual(answer.status, 400)
@@ -481,6 +506,31 @@ describe("sessions", () => {
     assert.deepInclude(await (await end(session)).json(), { state: "ended", samples: 1 })
   })
 })
+
+/** A sealed session of 30,000 noisy samples in many chunks. */
+const noisy = async (): Promise<Created> => {
+  const session = await create()
+  await publish(
+    session,
+    Array.from({ length: 300 }, (_, i) => ({
+      index: i * 100,
+      block: packCounts(Array.from({ length: 300 }, (_, j) => Math.imul(i * 300 + j, 0x9e3779b1) >> 18), 3)
+    }))
+  )
+  await end(session)
+  return session
+}
+
+/** The bytes as they came, and whether the answer ended. `fetch` would decode them. */
+const rawGet = (path: string, headers: Record<string, string>) =>
+  new Promise<{ answer: IncomingMessage; bytes: Buffer; isWhole: boolean }>((resolve, reject) => {
+    request(`${base}${path}`, { headers }, (answer) => {
+      const pieces: Array<Buffer> = []
+      answer.on("data", (piece: Buffer) => pieces.push(piece))
+      answer.on("error", () => {})
+      answer.on("close", () => resolve({ answer, bytes: Buffer.concat(pieces), isWhole: answer.complete }))
+    }).on("error", reject).end()
+  })
 
 describe("data", () => {
   it("is JSON with session, columns, rows, gaps and their number", async () => {
@@ -697,25 +747,109 @@ describe("data", () => {
     }
   })
 
-  it("is cut, never ended, when the archive fails on the way", async () => {
-    const session = await create()
-    await publish(
-      session,
-      Array.from({ length: 60 }, (_, i) => ({
-        index: i * 100,
-        block: packCounts(Array.from({ length: 300 }, (_, j) => Math.imul(i * 300 + j, 0x9e3779b1) >> 18), 3)
-      }))
-    )
-    await end(session)
-    assert.strictEqual((await (await get(`/sessions/${session.id}/data`)).json()).samples, 6000)
-    trouble = "later pages"
-    for (const format of ["json", "csv", "ndjson", "frames"]) {
-      const answer = await fetch(`${base}/sessions/${session.id}/data?format=${format}`)
-      assert.strictEqual(answer.status, 200)
-      const failure = await answer.arrayBuffer().then(() => undefined, (error: unknown) => error)
-      assert.instanceOf(failure, TypeError, format)
+  const allFormats = ["json", "csv", "ndjson", "frames", "arrow", "parquet", "wav"]
+
+  it.each(allFormats)("is cut as %s, never ended, when the archive fails on the way", async (format) => {
+    const { id } = await noisy()
+    const path = `/sessions/${id}/data?format=${format}`
+    pagesRead = 0
+    assert.strictEqual((await get(path)).headers.get("thrum-samples"), "30000")
+    const pages = pagesRead
+    for (const before of [1, 5]) {
+      // Some formats look through all of it first: what fails then is told, and what fails here is the writing.
+      pagesLeft = pages - before
+      logged.length = 0
+      const failure = await fetch(`${base}${path}`).then((answer) => answer.arrayBuffer()).then(
+        () => undefined,
+        (error: unknown) => error
+      )
+      assert.instanceOf(failure, TypeError)
+      assert.lengthOf(logged.filter((line) => line.startsWith("Cannot finish sending data")), 1)
     }
-    assert.lengthOf(logged.filter((line) => line.startsWith("Cannot finish sending data")), 4)
+    pagesLeft = 0
+    if (format === "wav") assert.strictEqual((await get(path)).status, 503)
+  })
+
+  const decoders: Readonly<Record<string, (bytes: Buffer) => Buffer>> = {
+    zstd: zstdDecompressSync,
+    br: brotliDecompressSync,
+    gzip: gunzipSync
+  }
+
+  it.each(Object.keys(decoders))("comes in %s to who asks for it, the same to the byte", async (coding) => {
+    const { id } = await noisy()
+    for (const format of allFormats) {
+      const path = `/sessions/${id}/data?format=${format}`
+      const plain = await rawGet(path, {})
+      const coded = await rawGet(path, { "accept-encoding": coding })
+      const isCoded = ["json", "csv", "ndjson", "arrow"].includes(format)
+      assert.strictEqual(plain.answer.headers["content-encoding"], undefined)
+      assert.strictEqual(coded.answer.headers["content-encoding"], isCoded ? coding : undefined)
+      assert.strictEqual(coded.answer.headers.etag !== plain.answer.headers.etag, isCoded, "a strong ETag is of bytes")
+      assert.strictEqual(coded.answer.headers.vary, "Accept, Accept-Encoding")
+      const decoded = isCoded ? decoders[coding]!(coded.bytes) : coded.bytes
+      assert.isTrue(decoded.equals(plain.bytes), format)
+      if (isCoded) assert.isBelow(coded.bytes.length, plain.bytes.length * 0.7, format)
+
+      const { etag = "" } = coded.answer.headers
+      const head = await checkedFetch(base, path, { method: "HEAD", headers: { "accept-encoding": coding } })
+      assert.deepStrictEqual(
+        [head.headers.get("etag"), head.headers.get("content-encoding")],
+        [etag, isCoded ? coding : null]
+      )
+      const again = { "accept-encoding": coding, "if-none-match": etag }
+      assert.strictEqual((await get(path, again)).status, 304)
+      const other = await get(path, { "accept-encoding": "identity", "if-none-match": etag })
+      assert.strictEqual(other.status, isCoded ? 200 : 304)
+    }
+  })
+
+  it.each(Object.keys(decoders))("is cut in %s too: what came cannot be decoded to an end", async (coding) => {
+    const { id } = await noisy()
+    for (const format of ["json", "csv", "ndjson", "arrow"]) {
+      const path = `/sessions/${id}/data?format=${format}`
+      pagesRead = 0
+      await rawGet(path, {})
+      pagesLeft = pagesRead - 1
+      const { bytes, isWhole } = await rawGet(path, { "accept-encoding": coding })
+      pagesLeft = Number.POSITIVE_INFINITY
+      assert.isAbove(bytes.length, 0)
+      assert.isFalse(isWhole)
+      assert.throws(() => decoders[coding]!(bytes))
+    }
+  })
+
+  it("is a file of a format by its extension", async () => {
+    const { id } = await sealed()
+    const file = `/sessions/${id}/data.csv`
+    const [byPath, byFormat] = await Promise.all([get(file), get(`/sessions/${id}/data?format=csv`)])
+    assert.strictEqual(await byPath.text(), await byFormat.text())
+    const etag = byPath.headers.get("etag") ?? ""
+    assert.strictEqual((await get(file, { "if-none-match": etag })).status, 304)
+    assert.strictEqual((await get(`${file}?format=csv`)).status, 400)
+    const unfit = await get(`/sessions/${id}/data.wav`)
+    assert.strictEqual(unfit.status, 409)
+    assert.match((await problemOf(unfit)).detail, /the sample at 0:5 does not follow the one before it/)
+    assert.strictEqual(
+      (await problemOf(await get(`/sessions/${unknownId}/data.csv`))).type,
+      "/problems/session-not-found"
+    )
+    assert.strictEqual((await problemOf(await get(`/sessions/${id}/data.xml`))).type, "/problems/route-not-found")
+  })
+
+  it("is served whole to who asks for a range of bytes, and says that before", async () => {
+    const { id } = await sealed()
+    for (const format of allFormats) {
+      const path = `/sessions/${id}/data?format=${format}`
+      const whole = await rawGet(path, {})
+      for (const more of [{}, { "if-range": whole.answer.headers.etag ?? "" }]) {
+        const part = await rawGet(path, { range: "bytes=2-5", ...more })
+        assert.strictEqual(part.answer.statusCode, format === "wav" ? 409 : 200)
+        if (format === "wav") continue
+        assert.strictEqual(part.answer.headers["accept-ranges"], "none")
+        assert.isTrue(part.bytes.equals(whole.bytes))
+      }
+    }
   })
 
   it("waits for who does not read, and stops for who goes", async () => {
@@ -741,6 +875,28 @@ describe("data", () => {
     assert.isAtMost(pagesRead, before + 1)
   })
 
+  it("comes unharmed to who reads in fits and starts", async () => {
+    const { id } = await noisy()
+    for (const format of ["json", "frames", "arrow", "parquet"]) {
+      const path = `/sessions/${id}/data?format=${format}`
+      const whole = await rawGet(path, {})
+      const slow = await new Promise<Buffer>((resolve, reject) => {
+        request(`${base}${path}`, (answer) => {
+          const pieces: Array<Buffer> = []
+          answer.on("data", (piece: Buffer) => {
+            pieces.push(piece)
+            if (pieces.length % 8 !== 0) return
+            answer.pause()
+            setTimeout(() => answer.resume(), 5)
+          })
+          answer.on("end", () => resolve(Buffer.concat(pieces)))
+          answer.on("error", reject)
+        }).on("error", reject).end()
+      })
+      assert.isTrue(slow.equals(whole.bytes), format)
+    }
+  })
+
   it("is announced by HEAD", async () => {
     const { id } = await sealed()
     const [head, whole] = await Promise.all(
@@ -758,9 +914,9 @@ describe("sockets", () => {
     for (const door of ["ingest", "live"]) {
       assert.strictEqual((await checkedUpgrade(base, `/sessions/${id}/${door}`)).status, 101)
       assert.strictEqual((await checkedUpgrade(base, `/sessions/${unknownId}/${door}`)).status, 404)
-      const plain = await get(`/sessions/${id}/${door}`)
-      assert.deepStrictEqual([plain.status, plain.headers.get("upgrade")], [426, "websocket"])
     }
+    const plain = await get(`/sessions/${id}/ingest`)
+    assert.deepStrictEqual([plain.status, plain.headers.get("upgrade")], [426, "websocket"])
     assert.strictEqual(
       (await checkedUpgrade(base, `/sessions/${id}/live?from=0:12&format=json&policy=latest`)).status,
       101
@@ -805,6 +961,7 @@ describe("everywhere", () => {
       () => post("/sessions", { rate: 1 }),
       () => get(`/sessions/${session.id}`),
       () => get(`/sessions/${session.id}/data`),
+      () => get(`/sessions/${session.id}/data.csv`),
       () => end(session),
       () => checkedUpgrade(base, `/sessions/${session.id}/ingest`),
       () => checkedUpgrade(base, `/sessions/${session.id}/live`),
@@ -851,6 +1008,25 @@ describe("service", () => {
     assert.match(text, /^# TYPE thrum_viewers gauge$/m)
   })
 })
+
+const rig: Rig = {
+  base: () => base,
+  get,
+  post,
+  create,
+  publish,
+  end,
+  setTrouble: (what) => {
+    isDraining = what === "draining"
+    trouble = what === "draining" ? "none" : what
+  }
+}
+
+describeExamples(rig)
+describeRanges(rig)
+describeStreams(rig)
+describeFrames(rig)
+describeSummaries(rig)
 
 describe("this file", () => {
   it("has met every answer in the contract", () => {

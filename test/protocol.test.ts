@@ -21,7 +21,7 @@ import { readFileSync } from "node:fs"
 import { assert, describe, it } from "vitest"
 import { Frame } from "../packages/core/src/Frame.ts"
 import { predictorA, predictorB } from "../packages/protocol/src/BlockLayout.ts"
-import { jsonOf } from "../packages/server/src/ws/Json.ts"
+import { jsonOf } from "../packages/server/src/EventText.ts"
 
 const read = (path: string): string => readFileSync(new URL(`../${path}`, import.meta.url), "utf8")
 const page = read("docs/PROTOCOL.md")

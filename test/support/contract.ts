@@ -42,13 +42,24 @@ interface Expectation {
   readonly responses: Json
 }
 
+const listOf = (u: unknown): ReadonlyArray<unknown> => Array.isArray(u) ? u : []
+
+/** What fits a template: of a parameter with an enum its values, of any other whatever is not empty. */
+const templateOf = (template: string, item: unknown): RegExp => {
+  const parameters = Object.values(objectOf(item)).flatMap((of) => listOf(objectOf(of)["parameters"]).map(objectOf))
+  const patternOf = (name: string): string => {
+    const parameter = parameters.find((one) => one["in"] === "path" && one["name"] === name)
+    const values = parameter === undefined ? [] : listOf(objectOf(parameter["schema"])["enum"])
+    return values.length === 0 ? "[^/]+" : `(?:${values.join("|")})`
+  }
+  const pattern = template.replaceAll(".", "\\.").replaceAll(/\{([^}]+)\}/g, (_, name: string) => patternOf(name))
+  return new RegExp(`^${pattern}$`)
+}
+
 const expectationOf = (method: string, pathname: string): Expectation => {
-  const segments = pathname.split("/")
-  const [template, item] = Object.entries(paths).find(([template]) => {
-    const parts = template.split("/")
-    return parts.length === segments.length &&
-      parts.every((part, i) => part.startsWith("{") ? segments[i] !== "" : part === segments[i])
-  }) ?? []
+  const [template, item] =
+    Object.entries(paths).find(([template, item]) => templateOf(template, item).test(pathname)) ??
+      []
   if (template === undefined) return { name: `${method} ${pathname}`, responses: { 404: responses["RouteNotFound"] } }
   const operation = objectOf(item)[method === "HEAD" ? "get" : method.toLowerCase()]
   if (operation !== undefined) {
@@ -120,6 +131,8 @@ const mustHaveHeaders = (what: string, declared: Json, headers: Headers): void =
     if (errors !== null && errors !== undefined) throw new Error(`${what} has other headers: ${told(errors)}`)
   }
   if (headers.get("access-control-allow-origin") !== "*") throw new Error(`${what} is not for every origin`)
+  const link = headers.get("link") ?? ""
+  if (!link.includes("</openapi.yml>; rel=\"service-desc\"")) throw new Error(`${what} does not lead to the contract`)
 }
 
 /** The lines of a text that ends with one. */
@@ -127,6 +140,33 @@ export const lines = (text: string): ReadonlyArray<string> => {
   if (!text.endsWith("\n")) throw new Error("The last line has no end")
   return text.slice(0, -1).split("\n")
 }
+
+/** One server-sent event. */
+export interface ServerSentEvent {
+  readonly event: string
+  readonly id: string | undefined
+  readonly data: string
+}
+
+/** The events of a stream of them, as a browser reads it; throws for what a browser would pass over. */
+export const serverSentEvents = (text: string): ReadonlyArray<ServerSentEvent> =>
+  text.split("\n\n").slice(0, -1).flatMap((block) => {
+    const fields = new Map<string, string>()
+    for (const line of block.split("\n")) {
+      if (line.startsWith(":")) continue
+      const match = /^(retry|id|event|data): (.+)$/.exec(line)
+      if (match === null || fields.has(match[1]!)) throw new Error(`No line of server-sent events: "${line}"`)
+      fields.set(match[1]!, match[2]!)
+    }
+    const [event, data] = [fields.get("event"), fields.get("data")]
+    if (data === undefined) return []
+    if (event === undefined) throw new Error(`The event has no name: "${block}"`)
+    const type = String(objectOf(JSON.parse(data))["type"])
+    if (event !== (type === "error" ? "problem" : type)) throw new Error(`The event "${event}" is of type "${type}"`)
+    const id = fields.get("id")
+    if (id !== undefined && !/^\d+:\d+$/.test(id)) throw new Error(`The id is no position: "${id}"`)
+    return [{ event, id, data }]
+  })
 
 const noHeaders: Json = {}
 const seen = new Set<string>()
@@ -144,14 +184,14 @@ export const answersDeclared: ReadonlyArray<string> = Object.entries(paths).flat
 )
 
 /** One answer, read whole. */
-interface Answer {
+export interface Answer {
   readonly status: number
   readonly headers: Headers
   readonly body: Uint8Array<ArrayBuffer>
 }
 
 /** Throws when the answer to a request is not as the contract says. */
-const check = (method: string, path: string, { status, headers, body }: Answer): void => {
+export const checkAnswer = (method: string, path: string, { status, headers, body }: Answer): void => {
   const { name, responses } = expectationOf(method, path.split("?", 1)[0]!)
   const what = `The answer ${status} to ${name}`
   const declared = responses[String(status)]
@@ -169,10 +209,12 @@ const check = (method: string, path: string, { status, headers, body }: Answer):
   const mediaType = headers.get("content-type")?.split(";", 1)[0]?.trim()
   const media = mediaType === undefined ? undefined : objectOf(content)[mediaType]
   if (media === undefined) throw new Error(`${what} has the media type "${mediaType}"`)
-  const { schema, "x-line-schema": lineSchema } = objectOf(media)
+  const { schema, "x-line-schema": lineSchema, "x-event-schema": eventSchema } = objectOf(media)
   const text = new TextDecoder().decode(body)
   if (method === "HEAD") {
     if (body.length > 0) throw new Error(`${what} has a body of ${body.length} bytes`)
+  } else if (eventSchema !== undefined) {
+    for (const { data } of serverSentEvents(text)) mustBe(what, objectOf(eventSchema), JSON.parse(data))
   } else if (lineSchema !== undefined) {
     for (const line of lines(text)) mustBe(what, objectOf(lineSchema), JSON.parse(line))
   } else mustBe(what, objectOf(schema), mediaType?.endsWith("json") === true ? JSON.parse(text) : text)
@@ -187,8 +229,53 @@ const check = (method: string, path: string, { status, headers, body }: Answer):
 export const checkedFetch = async (base: string, path: string, init: RequestInit = {}): Promise<Response> => {
   const answer = await fetch(`${base}${path}`, { redirect: "manual", ...init })
   const body = new Uint8Array(await answer.arrayBuffer())
-  check(init.method ?? "GET", path, { status: answer.status, headers: answer.headers, body })
+  checkAnswer(init.method ?? "GET", path, { status: answer.status, headers: answer.headers, body })
   return new Response(body.length === 0 ? null : body, { status: answer.status, headers: answer.headers })
+}
+
+/** An answer that does not end by itself: read as it comes, and held against the contract when it is let go. */
+export interface OpenAnswer {
+  readonly status: number
+  readonly headers: Headers
+  /** What came so far, up to the last whole event or line. */
+  readonly text: () => string
+  /** Whether the server ended it. */
+  readonly isOver: () => boolean
+  /** Goes away, and throws when what came is not as the contract says. */
+  readonly leave: () => Promise<void>
+}
+
+/** Asks for an answer that goes on. */
+export const openFetch = async (
+  base: string,
+  path: string,
+  headers: Record<string, string> = {}
+): Promise<OpenAnswer> => {
+  const abort = new AbortController()
+  const answer = await fetch(`${base}${path}`, { headers, signal: abort.signal })
+  const decoder = new TextDecoder()
+  const between = answer.headers.get("content-type")?.startsWith("text/event-stream") === true ? "\n\n" : "\n"
+  let [received, isOver] = ["", false]
+  const reading = (async () => {
+    for await (const piece of answer.body ?? []) received += decoder.decode(piece, { stream: true })
+    isOver = true
+  })().catch(() => undefined)
+  const text = (): string =>
+    isOver
+      ? received
+      : received.slice(0, received.lastIndexOf(between) < 0 ? 0 : received.lastIndexOf(between) + between.length)
+  return {
+    status: answer.status,
+    headers: answer.headers,
+    text,
+    isOver: () => isOver,
+    leave: async () => {
+      abort.abort()
+      await reading
+      const body = new TextEncoder().encode(text())
+      checkAnswer("GET", path, { status: answer.status, headers: answer.headers, body })
+    }
+  }
 }
 
 const answerOf = (message: IncomingMessage, body: Uint8Array<ArrayBuffer>): Answer => ({
@@ -221,6 +308,6 @@ export const checkedUpgrade = async (base: string, path: string): Promise<Answer
   })
   // The handshake is written by the WebSocket library: it has no other headers than its own.
   if (answer.status === 101) seen.add(`GET ${expectationOf("GET", path.split("?", 1)[0]!).name.slice(4)} 101`)
-  else check("GET", path, answer)
+  else checkAnswer("GET", path, answer)
   return answer
 }

@@ -5,7 +5,7 @@ import { type Block, readBlock } from "./Block.ts"
 import { packCounts, packFloats } from "./BlockEncoder.ts"
 import { type FrameError, isFrameError } from "./FrameError.ts"
 import type { Channel } from "./Session.ts"
-import { floatText, numbersOf, textsOf } from "./Values.ts"
+import { floatText, numbersOf, textsOf, writtenNumbersOf } from "./Values.ts"
 
 const unwrap = <A>(result: A | FrameError): A => {
   if (isFrameError(result)) throw new Error(result.message)
@@ -125,6 +125,24 @@ describe("floatText()", () => {
       [0.0014650822, "0.0014650822"]
     ]
     for (const [v, text] of cases) assert.strictEqual(floatText(Math.fround(v)), text)
+  })
+})
+
+describe("writtenNumbersOf()", () => {
+  it("gives the numbers that the texts say, for every form of block", () => {
+    const exponents = fc.oneof(
+      fc.constantFrom(undefined, 255),
+      fc.integer({ min: 0, max: 149 }),
+      fc.integer({ min: 193, max: 201 })
+    )
+    fc.assert(
+      fc.property(fc.array(fc.integer(), { minLength: 1, maxLength: 50 }), exponents, (integers, exponent) => {
+        const block = blockOf(integers, exponent)
+        const scaled = [channel("x", 0.1, -3)]
+        const numbers = writtenNumbersOf(block, scaled)
+        allTexts(block, scaled).forEach((text, i) => assert.isTrue(Object.is(numbers[i], Number(text)), text))
+      })
+    )
   })
 })
 

@@ -21,6 +21,18 @@ const integersMax = 2 ** 24
 /** Decimal digits that tell every float32 from its neighbours. */
 const digitsMax = 9
 
+/** The decimal of fewest places, up to 9, that gives the float32 `single` when read as one; undefined without one. */
+const fewPlacesOf = (single: number): number | undefined => {
+  if (Math.abs(single) >= integersMax) return undefined
+  // Most have few places. The product is exact (24 and 21 bits), so k is the nearest and the first is the shortest.
+  for (let places = 0; places <= decimalPlacesMax; places++) {
+    const power = powersOfTen[places]!
+    const decimal = roundEven(single * power) / power
+    if (Math.fround(decimal) === single) return decimal
+  }
+  return undefined
+}
+
 /**
  * The shortest decimal that gives `v` when read as float32.
  *
@@ -36,14 +48,8 @@ export const floatText = (v: number): string => {
   const single = Math.fround(v)
   if (single === 0) return Object.is(single, -0) ? "-0" : "0"
   if (!Number.isFinite(single)) return String(single)
-  if (Math.abs(single) < integersMax) {
-    // Most have few places. The product is exact (24 and 21 bits), so k is the nearest and the first is the shortest.
-    for (let places = 0; places <= decimalPlacesMax; places++) {
-      const power = powersOfTen[places]!
-      const decimal = roundEven(single * power) / power
-      if (Math.fround(decimal) === single) return String(decimal)
-    }
-  }
+  const decimal = fewPlacesOf(single)
+  if (decimal !== undefined) return String(decimal)
   const sign = single < 0 ? "-" : ""
   const size = Math.abs(single)
   for (let digits = 1; digits < digitsMax; digits++) {
@@ -61,6 +67,13 @@ export const floatText = (v: number): string => {
     }
   }
   return String(Number(single.toPrecision(digitsMax)))
+}
+
+/** The number that {@link floatText} writes. */
+const floatNumber = (v: number): number => {
+  const single = Math.fround(v)
+  if (single === 0 || !Number.isFinite(single)) return single
+  return fewPlacesOf(single) ?? Number(floatText(single))
 }
 
 /** The text of `k / 10^places`, digit for digit: no exponent, no zeros at the end. */
@@ -114,6 +127,25 @@ export const numbersOf = (block: Block, channels: ReadonlyArray<Channel>, as: Va
     const unit = 2 ** -exponent
     for (let i = 0; i < integers.length; i++) numbers[i] = Math.fround(integers[i]! * unit)
   }
+  return numbers
+}
+
+/**
+ * The values of a block as the numbers that their texts say ({@link textsOf}): as {@link numbersOf}, but for float32,
+ * which become the shortest decimal that tells them from their neighbours. So 0.1 sent as float32 is 0.1, in whatever
+ * format it comes out.
+ *
+ * @param channels Of the session, one for each of the block's.
+ * @throws RangeError when the block has another number of channels.
+ */
+export const writtenNumbersOf = (
+  block: Block,
+  channels: ReadonlyArray<Channel>,
+  as: ValuesAs = "unit"
+): Float64Array => {
+  const numbers = numbersOf(block, channels, as)
+  if (block.exponent === undefined || isDecimal(block.exponent)) return numbers
+  for (let i = 0; i < numbers.length; i++) numbers[i] = floatNumber(numbers[i]!)
   return numbers
 }
 

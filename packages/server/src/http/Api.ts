@@ -4,8 +4,9 @@
  * It restates `docs/API_CONTRACT.yml` in a form that checks requests and types; a test holds the two equal. What
  * handlers do is in the files they come from.
  */
+import * as NodeHttpServerRequest from "@effect/platform-node/NodeHttpServerRequest"
 import { type Archive, type Feed, type From, type Hub, type Sessions, type WriteQueue } from "@thrum/core"
-import { parsePosition } from "@thrum/protocol"
+import { formatPosition, indexMax, parsePosition, type Position as PositionAt } from "@thrum/protocol"
 import { Context, Effect, type FileSystem, Layer, type Path, Redacted, Schema } from "effect"
 import { type Etag, type HttpPlatform, type HttpRouter, HttpServerRequest, HttpServerResponse } from "effect/http"
 import {
@@ -18,14 +19,19 @@ import {
   HttpApiSecurity,
   OpenApi
 } from "effect/http-api"
+import { ServerResponse } from "node:http"
 import { Contract } from "./Contract.ts"
-import { getData } from "./DataHandler.ts"
+import { type DataFormat, dataFormats } from "./DataFormats.ts"
+import { formatFor, getData } from "./DataHandler.ts"
 import { makeDocs } from "./Docs.ts"
+import { postFrames, waitMsMax } from "./FramesHandler.ts"
 import { metricsText, ready } from "./Health.ts"
 import { baseOf, linksOf } from "./Links.ts"
+import { makeStreamLive } from "./LiveHandler.ts"
 import { PublicUrl, SocketDoors } from "./Ports.ts"
 import { type Problem, problem, problemMediaType, type ProblemName, problemOf, problems } from "./Problem.ts"
 import { createSession, endSession, getSession, knownForm, type LinksOf } from "./SessionHandlers.ts"
+import { makeGetSummary } from "./SummaryHandler.ts"
 
 // ---- Values
 
@@ -38,7 +44,7 @@ const text = (min: number, max: number) =>
   )
 
 const ChannelName = Schema.String.check(
-  Schema.isPattern(/^(?!(position|device_time|time)$)[^\p{Cc}\p{Cs}]{1,32}$/u, {
+  Schema.isPattern(/^(?!(position|epoch|index|device_time|time)$)[^\p{Cc}\p{Cs}]{1,32}$/u, {
     message: "must be 1 to 32 characters, none of them a control character, and not the name of another column"
   })
 )
@@ -133,8 +139,47 @@ const Data = Schema.Struct({
   rows: Schema.Array(Schema.Array(Schema.Union([Schema.Finite, Schema.String, Schema.Null]))),
   gaps: Schema.Array(Schema.Struct({ from: Position, to: Position, reason: Schema.Literals(["device"]) })),
   samples: Count,
-  complete: Schema.Boolean
+  complete: Schema.Boolean,
+  next: Schema.optionalKey(Position)
 })
+
+const Nullable = Schema.Union([Schema.Finite, Schema.Null])
+const Sha256 = Schema.String.check(Schema.isPattern(/^[0-9a-f]{64}$/u))
+
+const Summary = Schema.Struct({
+  session: Schema.Struct(recordedFields),
+  complete: Schema.Boolean,
+  durable: Position,
+  samples: Count,
+  frames: Count,
+  bytes: Count,
+  first: Schema.Union([DateTime, Schema.Null]),
+  last: Schema.Union([DateTime, Schema.Null]),
+  duration: Nullable,
+  rate: Schema.Struct({ nominal: Schema.Finite, measured: Nullable }),
+  gaps: Schema.Struct({ count: Count, instants: Count }),
+  channels: Schema.Array(
+    Schema.Struct({
+      name: Schema.String,
+      unit: Schema.String,
+      count: Count,
+      notFinite: Count,
+      min: Nullable,
+      max: Nullable,
+      mean: Nullable,
+      sd: Nullable
+    })
+  ),
+  receipt: Schema.Struct({
+    sha256: Sha256,
+    epochs: Schema.Array(
+      Schema.Struct({ epoch: Count, samples: Count, frames: Count, bytes: Count, sha256: Sha256 })
+    )
+  })
+})
+
+const ackFields = { epoch: Count, received: Count, durable: Count, next: Count, window: Count }
+const Ack = Schema.Struct(ackFields)
 
 const Readiness = Schema.Struct({
   database: Schema.Literals(["reachable"]),
@@ -162,7 +207,8 @@ const failure = <const N extends ProblemName>(...names: readonly [N, ...Readonly
           detail: Schema.String
         })
       ).check(Schema.isMaxLength(32))
-    )
+    ),
+    ack: Schema.optionalKey(Schema.Struct(ackFields))
   }).pipe(
     HttpApiSchema.status(problems[names[0]].status),
     HttpApiSchema.asJson({ contentType: problemMediaType })
@@ -170,6 +216,8 @@ const failure = <const N extends ProblemName>(...names: readonly [N, ...Readonly
 
 const invalidRequest = failure("invalid-request")
 const sessionNotFound = failure("session-not-found")
+const notAcceptable = failure("not-acceptable")
+const keyRefused = failure("key-refused")
 const upgradeRequired = failure("upgrade-required")
 const archiveUnavailable = failure("archive-unavailable")
 const failed = failure("failed")
@@ -200,33 +248,85 @@ const SessionsGroup = HttpApiGroup.make("sessions", { topLevel: true }).add(
   HttpApiEndpoint.post("endSession", "/sessions/:id/end", {
     params,
     success: Session,
-    error: [failure("key-refused"), sessionNotFound, failed, failure("not-flushed", "archive-unavailable")]
+    error: [keyRefused, sessionNotFound, failed, failure("not-flushed", "archive-unavailable")]
   }).middleware(KeyNeeded)
 )
+
+const PositionText = Schema.String.check(
+  Schema.isPattern(positionPattern, { message: "must be a position like \"0:12000\"" })
+)
+
+const BoundText = Schema.String.check(
+  Schema.isPattern(
+    /^((0|[1-9]\d{0,9}):(0|[1-9]\d{0,15})|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+\- ]\d\d:\d\d))$/u,
+    { message: "must be a position like \"0:12000\" or an instant like \"2026-01-01T00:00:00Z\"" }
+  )
+)
+
+/** A whole number in a query. */
+const wholeFrom = (minimum: 0 | 1) =>
+  Schema.String.check(
+    Schema.isPattern(minimum === 0 ? /^(0|[1-9]\d{0,15})$/u : /^[1-9]\d{0,15}$/u, {
+      message: `must be a whole number from ${minimum} on`
+    })
+  )
+
+/** What of the data is asked for, whatever its format. */
+const dataQuery = {
+  from: Schema.optionalKey(BoundText),
+  to: Schema.optionalKey(BoundText),
+  last: Schema.optionalKey(
+    Schema.String.check(
+      Schema.isPattern(/^\d{1,9}(\.\d{1,6})?(ms|s|m|h)$/u, {
+        message: "must be a length of time like \"10s\" (ms, s, m, h)"
+      })
+    )
+  ),
+  limit: Schema.optionalKey(wholeFrom(1)),
+  cursor: Schema.optionalKey(PositionText),
+  maxPoints: Schema.optionalKey(wholeFrom(1)),
+  values: Schema.optionalKey(Schema.Literals(["unit", "counts"])),
+  partial: Schema.optionalKey(Schema.Literals(["true", "false"]))
+}
+
+const binary = (contentType: string) => Schema.Uint8Array.pipe(HttpApiSchema.asUint8Array({ contentType }))
+
+const dataAnswers = {
+  success: [
+    Data,
+    textOf("text/csv"),
+    textOf("application/x-ndjson"),
+    binary("application/vnd.thrum.frames"),
+    binary("application/vnd.apache.arrow.stream"),
+    binary("application/vnd.apache.parquet"),
+    binary("audio/wav"),
+    HttpApiSchema.Empty(304)
+  ],
+  error: [invalidRequest, sessionNotFound, failure("session-live", "format-unfit"), failed, archiveUnavailable]
+} as const
 
 const DataGroup = HttpApiGroup.make("data", { topLevel: true }).add(
   HttpApiEndpoint.get("getData", "/sessions/:id/data", {
     params,
     query: {
-      format: Schema.optionalKey(Schema.Literals(["json", "csv", "ndjson", "frames"])),
-      values: Schema.optionalKey(Schema.Literals(["unit", "counts"])),
-      partial: Schema.optionalKey(Schema.Literals(["true", "false"]))
+      format: Schema.optionalKey(Schema.Literals(["json", "csv", "ndjson", "frames", "arrow", "parquet", "wav"])),
+      ...dataQuery
     },
-    success: [
-      Data,
-      textOf("text/csv"),
-      textOf("application/x-ndjson"),
-      Schema.Uint8Array.pipe(HttpApiSchema.asUint8Array({ contentType: "application/vnd.thrum.frames" })),
-      HttpApiSchema.Empty(304)
-    ],
-    error: [
-      invalidRequest,
-      sessionNotFound,
-      failure("not-acceptable"),
-      failure("session-live"),
-      failed,
-      archiveUnavailable
-    ]
+    success: dataAnswers.success,
+    error: [...dataAnswers.error, notAcceptable]
+  }),
+  HttpApiEndpoint.get("getDataFile", "/sessions/:id/data.:extension", {
+    params: {
+      ...params,
+      extension: Schema.Literals(["json", "csv", "ndjson", "thrum", "arrow", "parquet", "wav"])
+    },
+    query: dataQuery,
+    ...dataAnswers
+  }),
+  HttpApiEndpoint.get("getSummary", "/sessions/:id/summary", {
+    params,
+    success: [Summary, HttpApiSchema.Empty(304)],
+    error: [sessionNotFound, failed, archiveUnavailable]
   })
 )
 
@@ -241,6 +341,42 @@ const liveFrom = Schema.String.check(
 )
 
 const SocketsGroup = HttpApiGroup.make("sockets", { topLevel: true }).add(
+  HttpApiEndpoint.post("postFrames", "/sessions/:id/frames", {
+    params,
+    headers: {
+      "thrum-boot-id": Schema.String.check(
+        Schema.isPattern(/^(0|[1-9]\d{0,15}|x([0-9a-f]{2}){1,16})$/u, {
+          message: "must be a whole number or \"x\" and 1 to 16 bytes in hexadecimal"
+        }),
+        Schema.makeFilter((text: string) => text.startsWith("x") || Number(text) <= indexMax || "must be below 2^53", {
+          toJsonSchema: () => ({})
+        })
+      )
+    },
+    query: {
+      next: Schema.optionalKey(wholeFrom(0)),
+      wait: Schema.optionalKey(
+        wholeFrom(0).check(
+          Schema.makeFilter((text: string) => Number(text) <= waitMsMax || `must be at most ${waitMsMax} ms`, {
+            toJsonSchema: () => ({})
+          })
+        )
+      )
+    },
+    payload: binary("application/vnd.thrum.frames"),
+    success: Ack,
+    error: [
+      invalidRequest,
+      keyRefused,
+      sessionNotFound,
+      failure("session-ended", "epoch-stale", "superseded", "frames-missing", "end-mismatch"),
+      failure("too-large"),
+      failure("unsupported-media-type"),
+      failure("frame-refused"),
+      failed,
+      failure("not-flushed", "overloaded", "archive-unavailable", "draining")
+    ]
+  }).middleware(KeyNeeded),
   HttpApiEndpoint.get("ingest", "/sessions/:id/ingest", {
     params,
     success: HttpApiSchema.Empty(101),
@@ -253,8 +389,22 @@ const SocketsGroup = HttpApiGroup.make("sockets", { topLevel: true }).add(
       format: Schema.optionalKey(Schema.Literals(["frames", "json"])),
       policy: Schema.optionalKey(Schema.Literals(["complete", "latest"]))
     },
-    success: HttpApiSchema.Empty(101),
-    error: [invalidRequest, sessionNotFound, upgradeRequired, failed, archiveUnavailable]
+    headers: {
+      "last-event-id": Schema.optionalKey(
+        PositionText.check(
+          Schema.makeFilter((text: string) => parsePosition(text) !== undefined || "must be a position in range", {
+            toJsonSchema: () => ({})
+          })
+        )
+      )
+    },
+    success: [
+      HttpApiSchema.Empty(101),
+      textOf("text/event-stream"),
+      textOf("application/x-ndjson"),
+      HttpApiSchema.Empty(204)
+    ],
+    error: [invalidRequest, sessionNotFound, notAcceptable, failed, archiveUnavailable]
   })
 )
 
@@ -326,28 +476,60 @@ const keyLayer = Layer.succeed(
       const key = Redacted.value(credential)
       return key === "" ?
         Effect.fail(
-          problem("key-missing", "Cannot end the session: no ingest key came as \"Authorization: Bearer …\"")
+          problem("key-missing", "Cannot write to the session: no ingest key came as \"Authorization: Bearer …\"")
         ) :
         Effect.provideService(httpEffect, IngestKey, key)
     }
   })
 )
 
+/** The page of the same answer that begins at a cursor. */
+const pageUrl = (publicUrl: string | undefined, request: Request, cursor: PositionAt): string => {
+  const [path = "", query = ""] = request.url.split("?", 2)
+  const parameters = new URLSearchParams(query)
+  for (const name of ["from", "last", "cursor"]) parameters.delete(name)
+  parameters.set("cursor", formatPosition(cursor))
+  return `${baseOf(publicUrl, request)}${path}?${parameters.toString()}`
+}
+
+/** Tells whether Node has nothing of the answer in its buffers any more. Where it is not Node that answers, never. */
+const isSentOf = (request: Request): () => boolean => {
+  const response = NodeHttpServerRequest.toServerResponse(request)
+  return response instanceof ServerResponse ? () => response.writableLength === 0 : () => false
+}
+
 const dataLayer = HttpApiBuilder.group(Api, "data", (handlers) =>
   Effect.gen(function*() {
     const services = yield* Effect.context<Archive | Feed>()
+    type Query = { readonly [K in keyof typeof dataQuery]?: Schema.Schema.Type<typeof dataQuery[K]> }
+    const getSummary = yield* makeGetSummary
+    const publicUrl = yield* PublicUrl
+    const answer = (id: string, format: DataFormat, query: Query, request: Request) => {
+      const { headers } = request
+      return getData({
+        id,
+        format,
+        values: query.values ?? "unit",
+        partial: query.partial === "true",
+        range: query,
+        pageAt: (cursor) => pageUrl(publicUrl, request, cursor),
+        isSent: isSentOf(request),
+        acceptEncoding: headers["accept-encoding"],
+        ifNoneMatch: headers["if-none-match"]
+      }).pipe(Effect.provideContext(services))
+    }
     return handlers.handleAll({
       getData: ({ params, query, request }) =>
-        getData({
-          id: params.id,
-          format: query.format,
-          values: query.values ?? "unit",
-          partial: query.partial === "true",
-          accept: request.headers["accept"],
-          ifNoneMatch: request.headers["if-none-match"]
-        }).pipe(Effect.provideContext(services))
+        formatFor(query.format, request.headers["accept"]).pipe(
+          Effect.flatMap((format) => answer(params.id, format, query, request))
+        ),
+      getDataFile: ({ params, query, request }) =>
+        answer(params.id, dataFormats.find(({ extension }) => extension === params.extension)!, query, request),
+      getSummary: ({ params, request }) => getSummary({ id: params.id, ifNoneMatch: request.headers["if-none-match"] })
     })
   }))
+
+const number = (text: string | undefined): number | undefined => text === undefined ? undefined : Number(text)
 
 const asksForSocket = ({ headers }: Request): boolean =>
   headers["upgrade"]?.toLowerCase() === "websocket" && /(?:^|,)\s*upgrade\s*(?:,|$)/i.test(headers["connection"] ?? "")
@@ -360,28 +542,61 @@ const fromOf = (from: string): From => from === "start" || from === "now" ? from
 const socketsLayer = HttpApiBuilder.group(Api, "sockets", (handlers) =>
   Effect.gen(function*() {
     const doors = yield* SocketDoors
-    const enter = Effect.fnUntraced(function*(id: string, request: Request, door: ReturnType<typeof doors.ingest>) {
-      if (!asksForSocket(request)) {
-        const detail = "Cannot answer by plain HTTP: ask for a WebSocket (sub-protocol thrum.v1)"
-        return yield* Effect.fail(problem("upgrade-required", detail))
-      }
+    const services = yield* Effect.context<Sessions>()
+    const streamLive = yield* makeStreamLive
+    const enter = Effect.fnUntraced(function*(id: string, door: ReturnType<typeof doors.ingest>) {
       yield* knownForm(id)
       yield* Effect.mapError(door, problemOf)
       // By now the socket has closed: nobody reads this.
       return HttpServerResponse.empty()
     })
+    const plain = Effect.fail(
+      problem("upgrade-required", "Cannot answer by plain HTTP: ask for a WebSocket (sub-protocol thrum.v1)")
+    )
     return handlers.handleAll({
-      ingest: ({ params, request }) => enter(params.id, request, doors.ingest(params.id, bearerOf(request), request)),
-      live: ({ params, query, request }) =>
-        enter(
-          params.id,
-          request,
-          doors.live(params.id, {
-            from: fromOf(query.from ?? "now"),
-            format: query.format ?? "frames",
-            policy: query.policy ?? "complete"
-          }, request)
-        )
+      postFrames: ({ params, query, headers, payload }) =>
+        IngestKey.use((key) =>
+          postFrames({
+            id: params.id,
+            key,
+            bootId: headers["thrum-boot-id"],
+            next: number(query.next),
+            waitMs: number(query.wait),
+            body: payload
+          })
+        ).pipe(
+          Effect.map((ack) => HttpServerResponse.jsonUnsafe(ack, { headers: noStore })),
+          Effect.provideContext(services)
+        ),
+      ingest: ({ params, request }) =>
+        asksForSocket(request) ?
+          enter(params.id, doors.ingest(params.id, bearerOf(request), request)) :
+          plain,
+      live: ({ params, query, headers, request }) => {
+        const from = fromOf(query.from ?? "now")
+        const policy = query.policy ?? "complete"
+        if (asksForSocket(request)) {
+          const { format = "frames" } = query
+          return enter(params.id, doors.live(params.id, { from, format, policy }, request))
+        }
+        if (query.format !== undefined) {
+          const detail = "is for WebSockets: over plain HTTP the header Accept says how events are written"
+          return Effect.fail(
+            problem("invalid-request", `Cannot read the query: format: ${detail}`, {
+              errors: [{ parameter: "format", detail }]
+            })
+          )
+        }
+        const last = headers["last-event-id"]
+        return streamLive({
+          id: params.id,
+          from,
+          policy,
+          accept: request.headers["accept"],
+          lastEventId: last === undefined ? undefined : parsePosition(last),
+          isHead: request.method === "HEAD"
+        })
+      }
     })
   }))
 

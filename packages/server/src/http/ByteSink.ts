@@ -8,12 +8,32 @@ export const sliceBytes = 32_768
 
 const encoder = new TextEncoder()
 
+const powersOfTen: ReadonlyArray<number> = Array.from({ length: 10 }, (_, d) => 10 ** d)
+
 /** Text as UTF-8. */
 export const utf8 = (text: string): Uint8Array => encoder.encode(text)
 
+/** Gives the memory of an array back that nobody uses any more: as garbage it would be collected late. */
+export const release = ({ buffer, byteLength }: Int32Array | Float64Array | Uint8Array): void => {
+  // What is small, or a part of something, is not worth it.
+  if (byteLength > 4096 && byteLength === buffer.byteLength && buffer instanceof ArrayBuffer) buffer.transfer(0)
+}
+
+const nothing = new Uint8Array(0)
+
 export class ByteSink {
-  private bytes: Uint8Array<ArrayBuffer> = new Uint8Array(0)
+  private bytes: Uint8Array<ArrayBuffer> = nothing
   private at = 0
+  private spare: Uint8Array<ArrayBuffer> = nothing
+  private readonly isSent: () => boolean
+
+  /**
+   * @param isSent Whether whoever took slices is done with all of them: then the memory of the last one is written
+   *   again. Megabytes of slices a second would be garbage else, and much of it at a time.
+   */
+  constructor(isSent: () => boolean = () => false) {
+    this.isSent = isSent
+  }
 
   /** Whether it is time to {@link take}. */
   get isFull(): boolean {
@@ -24,10 +44,11 @@ export class ByteSink {
     return this.at === 0
   }
 
-  /** What was written since the last time. The caller's own. */
+  /** What was written since the last time. The caller's own until it says that it is sent. */
   take(): Uint8Array {
     const slice = this.bytes.subarray(0, this.at)
-    this.bytes = new Uint8Array(0)
+    this.spare = this.bytes
+    this.bytes = nothing
     this.at = 0
     return slice
   }
@@ -36,15 +57,23 @@ export class ByteSink {
   reserve(size: number): void {
     const needed = this.at + size
     if (needed <= this.bytes.length) return
-    // Memory that is written before it is read need not be zeroed first.
-    const grown = new Uint8Array(Buffer.allocUnsafeSlow(Math.max(needed, sliceBytes + size)).buffer)
+    if (this.at === 0 && needed <= this.spare.length && this.isSent()) {
+      this.bytes = this.spare
+      this.spare = nothing
+      return
+    }
+    const grown = new Uint8Array(Math.max(needed, sliceBytes + size))
     grown.set(this.bytes.subarray(0, this.at))
     this.bytes = grown
   }
 
   /** Writes text of any length and script. Makes its own room. */
   text(text: string): void {
-    const bytes = utf8(text)
+    this.copy(utf8(text))
+  }
+
+  /** Writes bytes, of which there may be many. Makes its own room. */
+  copy(bytes: Uint8Array): void {
     this.reserve(bytes.length)
     this.put(bytes)
   }
@@ -52,15 +81,20 @@ export class ByteSink {
   /** Writes bytes. */
   put(bytes: Uint8Array): void {
     // Pieces are a few bytes long: a loop is quicker than `set`.
-    if (bytes.length > 64) {
-      this.bytes.set(bytes, this.at)
-      this.at += bytes.length
-    } else for (let i = 0; i < bytes.length; i++) this.bytes[this.at++] = bytes[i]!
+    if (bytes.length > 64) this.bytes.set(bytes, this.at)
+    else for (let i = 0, at = this.at, to = this.bytes; i < bytes.length; i++, at++) to[at] = bytes[i]!
+    this.at += bytes.length
+  }
+
+  /** Writes the lowest `bytes` bytes (1 to 4) of a whole number in two's complement, little-endian. */
+  little(n: number, bytes: number): void {
+    for (let rest = n; bytes > 0; bytes--, rest >>= 8) this.bytes[this.at++] = rest & 0xff
   }
 
   /** Writes characters below 128. */
   ascii(text: string): void {
-    for (let i = 0; i < text.length; i++) this.bytes[this.at++] = text.charCodeAt(i)
+    for (let i = 0, at = this.at, to = this.bytes; i < text.length; i++, at++) to[at] = text.charCodeAt(i)
+    this.at += text.length
   }
 
   /** Writes a whole number: at most 18 bytes below 10^17 in magnitude. */
@@ -78,15 +112,41 @@ export class ByteSink {
     this.padded(n, size)
   }
 
+  /** Writes `k / 10^places` in plain digits, without zeros at the end. `k` is of 32 bits: at most 13 bytes. */
+  decimal(k: number, places: number): void {
+    let [digits, left] = [k, places]
+    while (left > 0 && digits % 10 === 0) {
+      digits /= 10
+      left--
+    }
+    if (digits < 0) {
+      this.bytes[this.at++] = 0x2d
+      digits = -digits
+    }
+    const power = powersOfTen[left]!
+    const whole = Math.floor(digits / power)
+    this.integer(whole)
+    if (left === 0) return
+    this.bytes[this.at++] = 0x2e
+    this.padded(digits - whole * power, left)
+  }
+
   /** Writes a whole number of at least 0 in exactly `size` digits. */
   padded(n: number, size: number): void {
     this.at += size
-    let rest = n
-    for (let i = this.at - 1; size > 0; size--, i--) {
+    const to = this.bytes
+    let [rest, i] = [n, this.at - 1]
+    // Most numbers have 32 bits, whose division is quicker.
+    for (; size > 0 && rest > 0x7fffffff; size--, i--) {
       const tens = Math.floor(rest / 10)
       // In this order: 48 more than 2^53 would be rounded.
-      this.bytes[i] = 0x30 + (rest - tens * 10)
+      to[i] = 0x30 + (rest - tens * 10)
       rest = tens
+    }
+    for (let small = rest | 0; size > 0; size--, i--) {
+      const tens = (small / 10) | 0
+      to[i] = 0x30 + small - tens * 10
+      small = tens
     }
   }
 }

@@ -17,6 +17,8 @@ export const ContractFile: Context.Reference<string> = Context.Reference("@thrum
 export interface ContractOperation {
   /** Media types of the body; undefined when it takes none. */
   readonly bodyTypes: ReadonlyArray<string> | undefined
+  /** Bytes of the body, where it has a bound of its own (`x-bytes-max`). */
+  readonly bodyBytesMax: number | undefined
 }
 
 /** A path and its operations by method in upper case. */
@@ -77,25 +79,56 @@ const pathOf = (template: string, item: Json): ContractPath => {
   const operations = new Map<string, ContractOperation>()
   for (const [method, operation] of Object.entries(item)) {
     if (!methods.has(method)) continue
-    const body = objectOf(operation)["requestBody"]
-    const bodyTypes = body === undefined ? undefined : Object.keys(objectOf(objectOf(body)["content"]))
-    operations.set(method.toUpperCase(), { bodyTypes })
+    const given = objectOf(operation)["requestBody"]
+    const body = given === undefined ? undefined : objectOf(given)
+    const bytesMax = body?.["x-bytes-max"]
+    operations.set(method.toUpperCase(), {
+      bodyTypes: body === undefined ? undefined : Object.keys(objectOf(body["content"])),
+      bodyBytesMax: typeof bytesMax === "number" ? bytesMax : undefined
+    })
   }
   const get = operations.get("GET")
   if (get !== undefined) operations.set("HEAD", get)
   return { template, operations, allow: [...operations.keys(), "OPTIONS"].join(", ") }
 }
 
+/** The values a parameter of a path may have; undefined for any. */
+const valuesOf = (item: Json, name: string): ReadonlyArray<string> | undefined => {
+  for (const [method, operation] of Object.entries(item)) {
+    const parameters = methods.has(method) ? objectOf(operation)["parameters"] : undefined
+    for (const parameter of Array.isArray(parameters) ? parameters.map(objectOf) : []) {
+      if (parameter["in"] !== "path" || parameter["name"] !== name) continue
+      const values = objectOf(parameter["schema"])["enum"]
+      return Array.isArray(values) ? values.map(String) : undefined
+    }
+  }
+  return undefined
+}
+
+/** Text as a pattern of itself. */
+const quote = (text: string): string => text.replaceAll(/[\\^$.*+?()[\]{}|]/g, "\\$&")
+
+/** What fits a segment of a template: `data.{extension}` is `data.` and one of the values there are. */
+const patternOf = (segment: string, item: Json): RegExp => {
+  // Every other piece is the name of a parameter.
+  const pieces = segment.split(/\{([^}]+)\}/).map((piece, i) =>
+    i % 2 === 0 ? quote(piece) : `(?:${valuesOf(item, piece)?.map(quote).join("|") ?? "[^]+"})`
+  )
+  return new RegExp(`^${pieces.join("")}$`)
+}
+
 const makeFind = (document: Json): ContractShape["find"] => {
-  const paths = Object.entries(objectOf(document["paths"])).map(([template, item]) => ({
-    segments: template.split("/"),
-    path: pathOf(template, objectOf(item))
-  }))
+  const paths = Object.entries(objectOf(document["paths"])).map(([template, of]) => {
+    const item = objectOf(of)
+    return {
+      segments: template.split("/").map((segment) => patternOf(segment, item)),
+      path: pathOf(template, item)
+    }
+  })
   return (path) => {
     const segments = path.split("/")
-    const fits = (template: ReadonlyArray<string>): boolean =>
-      template.length === segments.length &&
-      template.every((part, i) => part.startsWith("{") ? segments[i] !== "" : part === segments[i])
-    return paths.find((known) => fits(known.segments))?.path
+    return paths.find((known) =>
+      known.segments.length === segments.length && known.segments.every((part, i) => part.test(segments[i]!))
+    )?.path
   }
 }

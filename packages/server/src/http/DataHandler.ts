@@ -1,76 +1,76 @@
 /** `GET /sessions/{id}/data`: which format, whether it may be had, and then all of it as a stream. */
-import { Archive, durableOf, Feed, type SessionRecord } from "@thrum/core"
-import { formatPosition, kinds, startPosition, type ValuesAs } from "@thrum/protocol"
+import { Archive, durableOf, Feed } from "@thrum/core"
+import { formatPosition, type Position, type ValuesAs } from "@thrum/protocol"
 import { Cause, Effect, Stream } from "effect"
 import { HttpServerResponse } from "effect/http"
 import { negotiate } from "./Accept.ts"
-import { dataBytes, type DataFormat, dataFormats, type FormatName, type Recording, samplesOf } from "./DataFormats.ts"
+import { codingFor, encoded } from "./ContentCoding.ts"
+import { dataBytes, type DataFormat, dataFormats, type FormatName } from "./DataFormats.ts"
+import { type RangeQuery, rangeWishOf, resolveRange } from "./DataRange.ts"
 import { type Problem, problem, problemOf } from "./Problem.ts"
+import { rangeTag, recordingOf } from "./RangedRecording.ts"
 import { knownForm } from "./SessionHandlers.ts"
 
 /** What is asked for. */
 export interface DataWish {
   readonly id: string
-  readonly format: FormatName | undefined
+  readonly format: DataFormat
   readonly values: ValuesAs
   readonly partial: boolean
-  /** `Accept` of the request. */
-  readonly accept: string | undefined
+  /** Which part of it. */
+  readonly range: RangeQuery
+  /** The URL of the page that begins at a cursor. */
+  readonly pageAt: (cursor: Position) => string
+  /** Whether everything written of the answer so far has left this process. */
+  readonly isSent: () => boolean
+  /** `Accept-Encoding` of the request. */
+  readonly acceptEncoding: string | undefined
   /** `If-None-Match` of the request. */
   readonly ifNoneMatch: string | undefined
 }
 
-const chooseFormat = (wish: DataWish): DataFormat | undefined => {
-  const mediaType = wish.format === undefined ?
-    negotiate(wish.accept, dataFormats.map((format) => format.mediaType)) :
-    undefined
-  return dataFormats.find((format) => format.name === wish.format || format.mediaType === mediaType)
+/** Formats that cannot leave samples out: one of whole frames, and one whose samples are all the same time apart. */
+const unthinnable: ReadonlySet<string> = new Set(["frames", "wav"])
+
+/** The format of that name, or else the one that `Accept` wants most. */
+export const formatFor = (
+  name: FormatName | undefined,
+  accept: string | undefined
+): Effect.Effect<DataFormat, Problem<"not-acceptable">> => {
+  const mediaType = name === undefined ? negotiate(accept, dataFormats.map((format) => format.mediaType)) : undefined
+  const format = dataFormats.find((format) => format.name === name || format.mediaType === mediaType)
+  if (format !== undefined) return Effect.succeed(format)
+  const offers = dataFormats.map((offer) => `${offer.mediaType} (format=${offer.name})`)
+  return Effect.fail(
+    problem("not-acceptable", `Cannot answer in a format that "Accept" allows: there are ${offers.join(", ")}`)
+  )
 }
 
 /** Whether `If-None-Match` names the tag. The comparison is the weak one: a proxy may have weakened ours. */
-const isNamed = (etag: string, ifNoneMatch: string | undefined): boolean =>
+export const isNamed = (etag: string, ifNoneMatch: string | undefined): boolean =>
   ifNoneMatch !== undefined &&
   (ifNoneMatch.trim() === "*" || ifNoneMatch.split(",").some((tag) => tag.trim().replace(/^W\//, "") === etag))
 
 const immutable = "public, max-age=31536000, immutable"
-
-/** The gaps of a recording, epoch by epoch: no more than one epoch's are in memory. */
-const gapsOf = (archive: Archive["Service"], record: SessionRecord): Recording["gaps"] =>
-  Stream.fromIterable(record.epochs).pipe(
-    Stream.filter(({ samples, durable }) => samples < durable),
-    Stream.flatMap(({ epoch, durable }) =>
-      Stream.fromIterableEffect(archive.gaps(record.id, epoch)).pipe(
-        // Since the record was read the device may have gone on.
-        Stream.filter(({ to }) => to <= durable),
-        Stream.map(({ from, to }) => ({
-          kind: kinds.gap,
-          from: { epoch, index: from },
-          to: { epoch, index: to },
-          reason: "device" as const
-        }))
-      )
-    )
-  )
 
 /** Answers with the recording, or says why not. What fails later cuts the connection. */
 export const getData: (
   wish: DataWish
 ) => Effect.Effect<
   HttpServerResponse.HttpServerResponse,
-  Problem<"session-not-found" | "not-acceptable" | "session-live" | "archive-unavailable">,
+  Problem<
+    | "invalid-request"
+    | "session-not-found"
+    | "session-live"
+    | "format-unfit"
+    | "archive-unavailable"
+  >,
   Archive | Feed
 > = Effect.fn("DataHandler.getData")(function*(wish: DataWish) {
-  const { id, values } = wish
+  const { id, format, values } = wish
   yield* knownForm(id)
   const [archive, feed] = [yield* Archive, yield* Feed]
-  const format = chooseFormat(wish)
-  if (format === undefined) {
-    const offers = dataFormats.map((offer) => `${offer.mediaType} (format=${offer.name})`)
-    return yield* Effect.fail(
-      problem("not-acceptable", `Cannot answer in a format that "Accept" allows: there are ${offers.join(", ")}`)
-    )
-  }
-
+  const asked = yield* rangeWishOf(wish.range, { name: format.name, isThinnable: !unthinnable.has(format.name) })
   const record = yield* Effect.mapError(archive.session(id), problemOf)
   const isSealed = record.state === "ended"
   if (!isSealed && !wish.partial) {
@@ -82,15 +82,34 @@ export const getData: (
       )
     )
   }
+  if (!isSealed && format.sealedOnly !== undefined) {
+    const detail = `Cannot give a live session as ${format.name}: ${format.sealedOnly}. End it first`
+    return yield* Effect.fail(problem("session-live", detail))
+  }
 
-  const etag = `"${id}/${formatPosition(durableOf(record))}/${format.name}/${values}"`
+  const range = yield* resolveRange(archive, record, asked).pipe(
+    Effect.catchTag("ArchiveUnavailable", (error) => Effect.fail(problemOf(error))),
+    // What is stored cannot be read: nobody but us can do something about it.
+    Effect.catchTag("ChunkCorrupt", Effect.die)
+  )
+  const coding = format.isCompressible ? codingFor(wish.acceptEncoding) : undefined
+  const part = rangeTag(range, asked.maxPoints)
+  const coded = coding === undefined ? "" : `/${coding}`
+  const etag = `"${id}/${formatPosition(durableOf(record))}/${format.name}/${values}${part}${coded}"`
+  const vary = "Accept, Accept-Encoding"
   const caching: Record<string, string> = isSealed ?
-    { etag, "cache-control": immutable, vary: "Accept" } :
-    { "cache-control": "no-store", vary: "Accept" }
+    { etag, "cache-control": immutable, vary } :
+    { "cache-control": "no-store", vary }
   if (isSealed && isNamed(etag, wish.ifNoneMatch)) return HttpServerResponse.empty({ status: 304, headers: caching })
 
-  const recording = { record, values, events: feed.stored(record, startPosition), gaps: gapsOf(archive, record) }
-  const bytes = dataBytes(format, recording).pipe(
+  const recording = recordingOf(archive, feed, record, values, range, asked.maxPoints)
+  const opened = yield* format.open(recording).pipe(
+    Effect.catchTag("ArchiveUnavailable", (error) => Effect.fail(problemOf(error))),
+    Effect.catchTag("ChunkCorrupt", Effect.die)
+  )
+  // A compressor is done with a slice when it asks for the next.
+  const plain = dataBytes(opened, recording, coding === undefined ? wish.isSent : () => true)
+  const bytes = (coding === undefined ? plain : encoded(coding, plain)).pipe(
     // Nobody hears of a failure after the head has gone but by the cut: the log must.
     Stream.tapCause((cause) =>
       Cause.hasInterruptsOnly(cause) ? Effect.void : Effect.logError("Cannot finish sending data", cause)
@@ -98,11 +117,16 @@ export const getData: (
   )
   return HttpServerResponse.stream(bytes, {
     contentType: format.contentType,
+    ...(opened.contentLength === undefined ? {} : { contentLength: opened.contentLength }),
     headers: {
       ...caching,
+      ...(coding === undefined ? {} : { "content-encoding": coding }),
+      // What a range of bytes is would have to be counted from the beginning each time.
+      "accept-ranges": "none",
       "content-disposition": `attachment; filename="thrum-${id.slice(0, 8)}.${format.extension}"`,
-      "thrum-samples": String(samplesOf(record)),
-      "thrum-complete": String(isSealed)
+      ...(recording.samples === undefined ? {} : { "thrum-samples": String(recording.samples) }),
+      "thrum-complete": String(recording.complete),
+      ...(recording.next === undefined ? {} : { link: `<${wish.pageAt(recording.next)}>; rel="next"` })
     }
   })
 })

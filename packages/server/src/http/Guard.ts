@@ -1,16 +1,17 @@
 /**
  * Stands before and behind every route. Before: what the contract rules out (paths, methods, media types of bodies) is
- * refused, pages of other origins are told what they may do, bodies are bounded ({@link bodyBytesMax}, 413 above).
+ * refused, pages of other origins are told what they may do, bodies are bounded ({@link bodyBytesMax} unless the contract
+ * says otherwise, 413 above).
  * Behind: whatever failed becomes a problem, and every answer gets the headers all answers have.
  */
 import { ByteSize, Cause, Effect, Layer, SchemaIssue, type Types } from "effect"
 import { HttpIncomingMessage, HttpRouter, HttpServerError, HttpServerRequest, HttpServerResponse } from "effect/http"
 import { HttpApiError } from "effect/http-api"
-import { Contract, type ContractShape } from "./Contract.ts"
+import { Contract, type ContractPath } from "./Contract.ts"
 import { Draining } from "./Ports.ts"
 import { type InvalidValue, type Problem, problem, problemResponse, withProblemHeaders } from "./Problem.ts"
 
-/** Bytes of a request's body. Each is in memory while it is read. */
+/** Bytes of a request's body, where the contract names no other bound. Each is in memory while it is read. */
 export const bodyBytesMax = 65_536
 /** Values named by one problem; the rest of the request may be as wrong. */
 const errorsMax = 32
@@ -20,9 +21,14 @@ const errorsTold = 4
 const everywhere: Readonly<Record<string, string>> = {
   "access-control-allow-origin": "*",
   "access-control-expose-headers":
-    "Allow, Content-Disposition, ETag, Location, Retry-After, Thrum-Complete, Thrum-Samples, WWW-Authenticate",
+    "Accept-Ranges, Allow, Content-Disposition, Content-Range, ETag, Link, Location, Retry-After, Thrum-Complete, " +
+    "Thrum-Samples, WWW-Authenticate",
   "x-content-type-options": "nosniff"
 }
+
+/** Where the contract is (RFC 8631). */
+const serviceLink = "</openapi.yml>; rel=\"service-desc\"; type=\"application/yaml\", " +
+  "</docs>; rel=\"service-doc\"; type=\"text/html\""
 
 const preflight = (allow: string): HttpServerResponse.HttpServerResponse =>
   HttpServerResponse.empty({
@@ -30,23 +36,23 @@ const preflight = (allow: string): HttpServerResponse.HttpServerResponse =>
     headers: {
       allow,
       "access-control-allow-methods": allow,
-      "access-control-allow-headers": "Authorization, Content-Type, If-None-Match, Last-Event-ID",
+      "access-control-allow-headers": "Authorization, Content-Type, If-None-Match, Last-Event-ID, Thrum-Boot-Id",
       "access-control-max-age": "86400"
     }
   })
 
 const mediaTypeOf = (contentType: string): string => contentType.split(";", 1)[0]!.trim().toLowerCase()
 
+const pathnameOf = ({ url }: HttpServerRequest.HttpServerRequest): string => url.split("?", 1)[0]!
+
 /** The answer to what the contract rules out; undefined when the request may go on. */
 const refuse = (
-  contract: ContractShape,
+  path: ContractPath | undefined,
   request: HttpServerRequest.HttpServerRequest
 ): HttpServerResponse.HttpServerResponse | undefined => {
-  const pathname = request.url.split("?", 1)[0]!
-  const path = contract.find(pathname)
   if (path === undefined) {
     return problemResponse(
-      problem("route-not-found", `Cannot find "${pathname}": the contract at /docs has no such path`)
+      problem("route-not-found", `Cannot find "${pathnameOf(request)}": the contract at /docs has no such path`)
     )
   }
   if (request.method === "OPTIONS") return preflight(path.allow)
@@ -80,7 +86,9 @@ const invalidRequest = (error: HttpApiError.HttpApiSchemaError): Problem<"invali
     const keys = (issue.path ?? []).map((part) => String(typeof part === "object" ? part.key : part))
     const detail = issue.message
     if (error.kind !== "Payload") return keys[0] === undefined ? { detail } : { parameter: keys[0], detail }
-    const pointer = keys.map((key) => `/${encodeURIComponent(key.replaceAll("~", "~0").replaceAll("/", "~1"))}`)
+    const pointer = keys.map((key) =>
+      `/${encodeURIComponent(key.toWellFormed().replaceAll("~", "~0").replaceAll("/", "~1"))}`
+    )
     return { pointer: `#${pointer.join("")}`, detail }
   })
   const told = errors.slice(0, errorsTold).map(({ parameter, pointer, detail }) => {
@@ -94,7 +102,7 @@ const invalidRequest = (error: HttpApiError.HttpApiSchemaError): Problem<"invali
 }
 
 /** The problem a peer's fault is; undefined when the fault is ours. */
-const faultOf = (reason: unknown): Problem | undefined => {
+const faultOf = (reason: unknown, bytesMax: number): Problem | undefined => {
   if (HttpApiError.HttpApiSchemaError.is(reason)) {
     // Bodies and headers of our own answers that do not fit their schema are our fault.
     return reason.kind in places ? invalidRequest(reason) : undefined
@@ -106,19 +114,22 @@ const faultOf = (reason: unknown): Problem | undefined => {
       return problem("session-not-found", "Cannot find the session: what stands for its id in the path is no UUID")
     case "RequestParseError":
       return reason.reason.reason === "BodyTooLarge" ?
-        problem("too-large", `Cannot read the body: it has more than ${bodyBytesMax} bytes`) :
+        problem("too-large", `Cannot read the body: it has more than ${bytesMax} bytes`) :
         problem("invalid-request", "Cannot read the body: it is cut short or not what its headers say")
     default:
       return undefined
   }
 }
 
-const answerOf = <E>(cause: Cause.Cause<E>): Effect.Effect<HttpServerResponse.HttpServerResponse, E> => {
+const answerOf = <E>(
+  cause: Cause.Cause<E>,
+  bytesMax: number
+): Effect.Effect<HttpServerResponse.HttpServerResponse, E> => {
   if (Cause.hasInterruptsOnly(cause)) return Effect.failCause(cause)
   for (const reason of cause.reasons) {
     const value = reason._tag === "Fail" ? reason.error : reason._tag === "Die" ? reason.defect : undefined
     if (HttpServerResponse.isHttpServerResponse(value)) return Effect.succeed(value)
-    const fault = faultOf(value)
+    const fault = faultOf(value, bytesMax)
     if (fault !== undefined) return Effect.succeed(problemResponse(fault))
   }
   const instance = `urn:uuid:${crypto.randomUUID()}`
@@ -132,20 +143,25 @@ const answerOf = <E>(cause: Cause.Cause<E>): Effect.Effect<HttpServerResponse.Ht
 export const guardLayer: Layer.Layer<never, never, HttpRouter.HttpRouter | Contract> = HttpRouter.middleware(
   Effect.gen(function*() {
     const [contract, isDraining] = [yield* Contract, yield* Draining]
-    const bodySize = ByteSize.bytes(bodyBytesMax)
     return (
       route: Effect.Effect<HttpServerResponse.HttpServerResponse, Types.unhandled>
     ): Effect.Effect<HttpServerResponse.HttpServerResponse, Types.unhandled, HttpServerRequest.HttpServerRequest> =>
       Effect.flatMap(HttpServerRequest.HttpServerRequest, (request) => {
-        const refusal = refuse(contract, request)
+        const path = contract.find(pathnameOf(request))
+        const refusal = refuse(path, request)
+        const bytesMax = path?.operations.get(request.method)?.bodyBytesMax ?? bodyBytesMax
         const answer = refusal === undefined ?
           route.pipe(
-            Effect.provideService(HttpIncomingMessage.MaxBodySize, bodySize),
-            Effect.catchCause((cause) => answerOf(cause))
+            Effect.provideService(HttpIncomingMessage.MaxBodySize, ByteSize.bytes(bytesMax)),
+            Effect.catchCause((cause) => answerOf(cause, bytesMax))
           ) :
           Effect.succeed(refusal)
         return Effect.map(answer, (response) => {
-          const answered = HttpServerResponse.setHeaders(withProblemHeaders(response), everywhere)
+          const { link } = response.headers
+          const answered = HttpServerResponse.setHeaders(withProblemHeaders(response), {
+            ...everywhere,
+            link: link === undefined ? serviceLink : `${link}, ${serviceLink}`
+          })
           // Behind a request for another protocol, granted or not, the connection serves no more requests.
           const isLast = isDraining() || request.headers["upgrade"] !== undefined
           return isLast ? HttpServerResponse.setHeader(answered, "connection", "close") : answered

@@ -10,6 +10,7 @@ import type {
 import type { KeyRefused, StaleEpoch } from "@thrum/core"
 import { type CodeName, codes, comeBack, cutText, encodeError, type FrameError, frameError } from "@thrum/protocol"
 import type { WebSocket } from "ws"
+import { errorText } from "../EventText.ts"
 
 /** Milliseconds after which a peer that may come back later should. */
 const retryAfterMs = 1000
@@ -20,7 +21,7 @@ export const refuse = (ws: WebSocket, why: FrameError, as: "frames" | "json" = "
   const retryAfter = comeBack(why.code) === "never" ? undefined : comeBack(why.code) === "now" ? 0 : retryAfterMs
   ws.send(
     as === "json" ?
-      JSON.stringify({ type: "error", code: why.code, name: why.name, text: why.message, retryAfter }) :
+      errorText(why, retryAfter) :
       encodeError(why.name, why.message, retryAfter)
   )
   ws.close(why.code, cutText(why.message, 123))

@@ -15,18 +15,16 @@ import {
   encodeGap,
   encodeTime,
   encodeViewerWelcome,
-  formatPosition,
   frameError,
   isFrameError,
   kinds,
-  protocolVersion,
   readDeviceFrame,
   type SessionInfo
 } from "@thrum/protocol"
 import { Effect } from "effect"
 import type { Socket } from "node:net"
 import type { WebSocket } from "ws"
-import { jsonOf } from "./Json.ts"
+import { jsonOf, welcomeText } from "../EventText.ts"
 import { refusalOf, refuse } from "./Refusal.ts"
 import type { Upgraded } from "./Upgrade.ts"
 
@@ -63,7 +61,7 @@ export const serveViewer: (
   const from = feed.positionOf(live, wish.from)
   ws.send(
     wish.format === "json" ?
-      JSON.stringify({ type: "welcome", version: protocolVersion, session: info, from: formatPosition(from) }) :
+      welcomeText(info, from) :
       encodeViewerWelcome(info, from)
   )
 

@@ -1,6 +1,28 @@
-/** What a viewer with `format=json` gets: one JSON text per event. A frame's text is made once and shared by all. */
+/**
+ * Events as JSON, one text each: what a WebSocket with `format=json` gets, and a reader of server-sent events or NDJSON.
+ * A frame's text is made once and shared by all.
+ */
 import type { FeedEvent, Frame } from "@thrum/core"
-import { formatPosition, isFrameError, kinds, readBlock, readSamples, type SessionInfo, textsOf } from "@thrum/protocol"
+import {
+  formatPosition,
+  type FrameError,
+  isFrameError,
+  kinds,
+  type Position,
+  protocolVersion,
+  readBlock,
+  readSamples,
+  type SessionInfo,
+  textsOf
+} from "@thrum/protocol"
+
+/** The text that comes before all events. */
+export const welcomeText = (session: SessionInfo, from: Position): string =>
+  JSON.stringify({ type: "welcome", version: protocolVersion, session, from: formatPosition(from) })
+
+/** The text of a refusal, the last thing there is. `retryAfter` in ms; undefined: do not come back. */
+export const errorText = (why: FrameError, retryAfter: number | undefined): string =>
+  JSON.stringify({ type: "error", code: why.code, name: why.name, text: why.message, retryAfter })
 
 /** The text of one event. Samples: `rows` holds one array per sample, in the session's units, digits as measured. */
 export const jsonOf = (event: FeedEvent, session: SessionInfo): string => {
