@@ -142,6 +142,14 @@ export class Intake {
     }
   }
 
+  /** Everything before `durable` is stored for certain, whoever has stored it. */
+  confirm(durable: number): void {
+    if (durable <= this.durable) return
+    this.durable = durable
+    this.live.moveDurable({ epoch: this.epoch, index: durable })
+    this.peer?.onProgress()
+  }
+
   /** Another writer has moved the epoch on, and not with what was queued here. */
   fence(): void {
     this.isFenced = true
@@ -255,11 +263,7 @@ export class Intake {
       expected: this.durable,
       pending: [],
       outstanding: 0,
-      onDurable: (next) => {
-        this.durable = next
-        this.live.moveDurable({ epoch: this.epoch, index: next })
-        this.peer?.onProgress()
-      },
+      onDurable: (next) => this.confirm(next),
       onFenced: (met) => {
         this.fence()
         // A later epoch has begun: nobody will ask again what became of this one.

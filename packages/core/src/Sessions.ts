@@ -148,11 +148,14 @@ export class Sessions extends Tag {
         const known = live.intake?.bootId === bootId ? live.intake : undefined
         // While the archive is away a device goes on here, unless it lacks what comes next here: another instance may
         // have stored that, and it would be taken for a gap.
-        const canGoOn = known !== undefined && next !== undefined && next <= known.received
+        const canGoOn = known !== undefined && next !== undefined && next <= known.queued
         const record = yield* archive.openEpoch(live.id, bootId).pipe(
           Effect.catchTag("ArchiveUnavailable", (error) => canGoOn ? Effect.undefined : Effect.fail(error))
         )
-        if (known?.isFenced === false && (record === undefined || record.durable <= known.queued)) return known
+        if (known?.isFenced === false && (record === undefined || record.durable <= known.queued)) {
+          known.confirm(record?.durable ?? 0)
+          return known
+        }
         if (record === undefined) return yield* new ArchiveUnavailable({ doing: "open the epoch", cause: "fenced" })
         // The older intake takes no more frames while we ask what became of those it took.
         live.publisher?.supersede()
