@@ -25,8 +25,12 @@ type Chunk = ParquetWriter["row_groups"][number]["columns"][number]
 
 const codec = "ZSTD"
 const compressors = {
-  ZSTD: (bytes: Uint8Array): Uint8Array =>
-    zstdCompressSync(bytes, { params: { [constants.ZSTD_c_compressionLevel]: 1 } })
+  ZSTD: (bytes: Uint8Array): Uint8Array => {
+    const packed = zstdCompressSync(bytes, { params: { [constants.ZSTD_c_compressionLevel]: 1 } })
+    // The library has no use for the plain page any more, whose memory is twice its size.
+    if (bytes.buffer instanceof ArrayBuffer) bytes.buffer.transfer(0)
+    return packed
+  }
 }
 
 const root: SchemaElement = { name: "thrum", num_children: 0 }
