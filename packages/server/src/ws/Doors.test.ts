@@ -196,7 +196,7 @@ describe("the device's door", () => {
   })
 
   it("an end that crosses a rewind waits for what comes again", async () => {
-    const { base, id, key, trouble } = await open({ queueBytesMax: 3000 })
+    const { base, id, key, trouble } = await open({ queueBytesMax: 1000 })
     const device = await Device.connect(`${base}/ingest/${id}`, key)
     trouble.hold()
     for (const frame of sent) device.send(frame.bytes)
@@ -212,8 +212,22 @@ describe("the device's door", () => {
       }
       return device.closed !== undefined
     })
+    assert.isAtLeast(next, 0)
     assert.strictEqual(device.closed?.code, 1000, device.closed?.reason)
     assert.strictEqual(device.durable, 500)
+  })
+
+  it("an end after a rewind that is not answered is refused after a while, and the device may come back", async () => {
+    const { base, id, key, trouble } = await open({ queueBytesMax: 1000, endWaitMs: 300 })
+    const device = await Device.connect(`${base}/ingest/${id}`, key)
+    trouble.hold()
+    for (const frame of sent) device.send(frame.bytes)
+    device.send(encodeEnd(500))
+    await until("received", () => device.received === 500)
+    trouble.release()
+    await until("the close", () => device.closed !== undefined)
+    assert.strictEqual(device.closed?.code, 4101, device.closed?.reason)
+    assert.isTrue(device.frames.some((frame) => frame.kind === kinds.rewind))
   })
 
   it("answers a time frame with its own clock", async () => {

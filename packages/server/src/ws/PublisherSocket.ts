@@ -77,15 +77,7 @@ export const servePublisher: (
   open.add(door)
   yield* Effect.addFinalizer(() => Effect.sync(() => open.delete(door)))
 
-  let final: number | undefined
-  // An end that crosses a rewind on its way waits until what was asked for has come again.
-  const endWhenResent = (): void => {
-    if (final === undefined || acks.isStopped || publisher.intake.isRewinding) return
-    acks.stop()
-    Deferred.doneUnsafe(outcome, Effect.succeed({ _tag: "End", final }))
-  }
-  acks.onProgress = endWhenResent
-
+  let isEnding = false
   ws.on("message", (data: Buffer, isBinary: boolean) => {
     if (acks.isStopped) return
     const refusal = isBinary ? take(data) : textRefusal
@@ -96,6 +88,8 @@ export const servePublisher: (
   })
   const take = (data: Buffer): FrameError | undefined => {
     if (kindOf(data) === kinds.samples) {
+      // An end may cross a rewind: what was asked for is taken while the end waits for it. Else there is nothing to come.
+      if (isEnding && !publisher.intake.isRewinding) return undefined
       acks.count(data.length)
       return publisher.accept(data)
     }
@@ -105,8 +99,8 @@ export const servePublisher: (
       case kinds.time:
         return sendOrRefuse(ws, encodeTime(frame.device, Date.now() * 1000))
       case kinds.end:
-        final = frame.index
-        endWhenResent()
+        isEnding = true
+        Deferred.doneUnsafe(outcome, Effect.succeed({ _tag: "End", final: frame.index }))
         return undefined
       default:
         return frameError("HelloExpected", "Cannot accept a second hello: the connection has its epoch")
@@ -117,6 +111,7 @@ export const servePublisher: (
   const how = yield* Deferred.await(outcome)
   if (how._tag === "Closed") return
   const ended = yield* sessions.end(id, { publisher, final: how.final }).pipe(Effect.result)
+  acks.stop()
   if (ended._tag === "Failure") return refuse(ws, refusalOf(ended.failure))
   acks.send()
   ws.close(1000, "The session has ended")
@@ -157,8 +152,6 @@ const sendOrRefuse = (ws: WebSocket, bytes: Uint8Array): FrameError | undefined 
 /** When acks leave: see the top of this file. */
 class AckPacer {
   isStopped = false
-  /** Called after `received` or `durable` moved. */
-  onProgress: () => void = () => {}
   readonly peer: PublisherPeer
   private readonly ws: WebSocket
   private readonly isSure: () => boolean
@@ -172,10 +165,7 @@ class AckPacer {
     this.ws = ws
     this.isSure = isSure
     this.peer = {
-      onProgress: () => {
-        this.progress()
-        this.onProgress()
-      },
+      onProgress: () => this.progress(),
       onRewind: (next) => {
         // The ack first: it says what is durable; then the rewind counts `received` from `next`.
         this.send()
