@@ -107,7 +107,9 @@ export class FaultyArchive {
             } else {
               this.trace.say(this.timeline.now, `archive left ${word} of ${process.name}: is at ${durable} ${sealed}`)
               const boot = session.epochs[append.epoch]
-              if (durable !== append.next && boot !== undefined) this.onFenced(process, boot)
+              // Its own earlier try, or another writer's work that happens to end where this one would.
+              const isOurs = durable === append.next && boot?.storedBy.get(process.name)?.covers(durable - 1, durable)
+              if (boot !== undefined && isOurs !== true) this.onFenced(process, boot)
             }
           }
         }))

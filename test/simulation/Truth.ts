@@ -476,6 +476,8 @@ export class Sight {
           this.fail(`ended without ${epoch}:${hole.from}-${hole.to}, which is stored`)
         }
       }
+      // Of an epoch that is over, an instance asks once what became of it: not again when another has stored more.
+      if (boot.openedBy.size > 1 && epoch < session.epochs.length - 1) continue
       for (const { from, to } of this.shown[epoch] ?? none) {
         for (const hole of boot.stored.missing(from, to)) {
           if (this.lost[epoch]?.covers(hole.from, hole.to) !== true) {

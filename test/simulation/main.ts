@@ -17,33 +17,31 @@ const print = (text: string): void => {
   process.stdout.write(`${text}\n`)
 }
 
+const isOne = values.seed !== undefined
 const first = numberOf("from", values.seed ?? values.from)
-const count = values.seed === undefined ? numberOf("seeds", values.seeds ?? "1000") : 1
-const started = performance.now()
-let [samples, events, kills, virtual] = [0, 0, 0, 0]
-for (let seed = first; seed < first + count; seed++) {
-  const outcome = simulate(seed, values.seed === undefined ? 60 : 100_000)
-  samples += outcome.samples
-  events += outcome.events
-  kills += outcome.kills
-  virtual += outcome.took
-  if (outcome.broken !== undefined || values.seed !== undefined) {
-    for (const line of outcome.last) print(line)
-  }
-  if (outcome.broken !== undefined) {
+const count = isOne ? 1 : numberOf("seeds", values.seeds ?? "1000")
+
+/** Runs the worlds and answers with the line that says the result. */
+const run = (): string => {
+  const started = performance.now()
+  let [samples, events, kills, virtual] = [0, 0, 0, 0]
+  for (let seed = first; seed < first + count; seed++) {
+    const outcome = simulate(seed, isOne ? 100_000 : 60)
+    samples += outcome.samples
+    events += outcome.events
+    kills += outcome.kills
+    virtual += outcome.took
+    const isBroken = outcome.broken !== undefined
+    if (isBroken || isOne) print([...outcome.last, `trace ${outcome.hash}`].join("\n"))
+    if (!isBroken) continue
+    process.exitCode = 1
     print(`replay: npm run simulate -- --seed ${seed}`)
-    print(
-      `simulate: FAILED at seed ${seed}, the ${
-        seed - first + 1
-      }. of ${count}: ${outcome.broken} (trace ${outcome.hash})`
-    )
-    process.exit(1)
+    return `simulate: FAILED at seed ${seed} (${seed - first + 1} of ${count}): ${outcome.broken}`
   }
-  if (values.seed !== undefined) print(`trace ${outcome.hash}`)
-}
-const seconds = (performance.now() - started) / 1000
-print(
-  `simulate: ok, ${count} ${count === 1 ? "seed" : "seeds"} from ${first} in ${seconds.toFixed(1)} s: ${
+  const seconds = ((performance.now() - started) / 1000).toFixed(1)
+  return `simulate: ok, ${count} ${count === 1 ? "seed" : "seeds"} from ${first} in ${seconds} s: ${
     Math.round(virtual / 1000)
   } virtual s, ${events} events, ${kills} kills, ${samples} samples stored, 0 promises broken`
-)
+}
+
+print(run())

@@ -162,6 +162,8 @@ export class Sessions extends Tag {
         known?.fence()
         const older = live.intake
         const stored = yield* archive.session(live.id)
+        // What it has queued will be fenced, too, where the archive is past it.
+        if (older !== undefined && (stored.epochs[older.epoch]?.durable ?? 0) > older.queued) older.fence()
         const gaps = yield* gapsOf(stored, record.epoch)
         older?.abandon(older.epoch === record.epoch ? gaps : yield* unstored(stored, older.epoch))
         const intake = new Intake(stored.epochs[record.epoch] ?? record, gaps, older, live, queue, limits, now)
