@@ -346,6 +346,8 @@ class Simulation {
     }
     // Late devices are born still.
     for (const device of this.devices) if (!device.isDone) device.finish()
+    // One that was still starting when it became quiet.
+    for (const place of this.servers.keys()) if (place > 0) this.drain(place)
     if (this.servers.some((server, place) => place > 0 && server !== undefined)) return
     for (const session of truth.sessions.values()) {
       const device = this.devices.find((device) => device.session === session)
